@@ -1,0 +1,249 @@
+//! The locks that can be measured and tortured, by name.
+
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use qspinlock::RawSpinLock;
+use qspinlock::slowpath::TestAndSet;
+use qspinlock::threads::Threads;
+
+/// A lock without data. Closures, so that locks which need a node or a guard fit as well.
+pub(crate) trait Contender: Send + Sync + 'static {
+    fn new() -> Self;
+    fn with<R>(&self, section: impl FnOnce() -> R) -> R;
+    /// `None` if the lock was not to be had at once.
+    fn try_with<R>(&self, section: impl FnOnce() -> R) -> Option<R>;
+}
+
+macro_rules! contenders {
+    ($($(#[doc = $about:literal])* $variant:ident = $name:literal, $ty:ty, fair: $fair:literal;)*) => {
+        /// A lock, by name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub(crate) enum LockName {
+            $($(#[doc = $about])* $variant,)*
+        }
+
+        impl LockName {
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            pub(crate) const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// Serves its waiters in the order of arrival.
+            pub(crate) const fn is_fair(self) -> bool {
+                match self { $(Self::$variant => $fair,)* }
+            }
+
+            /// Runs `job` with the type of this lock.
+            pub(crate) fn with_type<J: LockJob>(self, job: J) -> J::Output {
+                match self { $(Self::$variant => job.run::<$ty>(),)* }
+            }
+        }
+    };
+}
+
+/// Something to do with a lock of any type.
+pub(crate) trait LockJob {
+    type Output;
+    fn run<L: Contender>(self) -> Self::Output;
+}
+
+contenders! {
+    /// This library's queued spinlock.
+    Native = "native", lock_api::Mutex<RawSpinLock<Threads>, ()>, fair: true;
+    /// This library's test-and-set slow path.
+    TestAndSetOurs = "test-and-set", lock_api::Mutex<RawSpinLock<Threads, TestAndSet>, ()>, fair: false;
+    Std = "std", std::sync::Mutex<()>, fair: false;
+    ParkingLot = "parking_lot", parking_lot::Mutex<()>, fair: false;
+    Spin = "spin", spin::mutex::SpinMutex<()>, fair: false;
+    SpinTicket = "spin-ticket", spin::mutex::TicketMutex<()>, fair: true;
+    Mcs = "mcs", mcslock::raw::spins::Mutex<()>, fair: true;
+    PthreadMutex = "pthread-mutex", PthreadMutex, fair: false;
+    PthreadSpin = "pthread-spin", PthreadSpin, fair: false;
+    /// Broken on purpose, to see that a test can fail.
+    Broken = "broken", Broken, fair: false;
+}
+
+impl LockName {
+    /// Locks that keep their promise: what `bench` measures.
+    pub(crate) fn working() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|&l| l != Self::Broken)
+    }
+}
+
+impl std::str::FromStr for LockName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.iter().copied().find(|l| l.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|l| l.name()).collect();
+            format!("unknown lock '{name}'; known are {}", names.join(", "))
+        })
+    }
+}
+
+impl std::fmt::Display for LockName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+macro_rules! guarded {
+    ($ty:ty) => {
+        impl Contender for $ty {
+            fn new() -> Self {
+                <$ty>::new(())
+            }
+
+            #[inline]
+            fn with<R>(&self, section: impl FnOnce() -> R) -> R {
+                let _guard = self.lock();
+                section()
+            }
+
+            #[inline]
+            fn try_with<R>(&self, section: impl FnOnce() -> R) -> Option<R> {
+                let _guard = self.try_lock()?;
+                Some(section())
+            }
+        }
+    };
+}
+
+guarded!(lock_api::Mutex<RawSpinLock<Threads>, ()>);
+guarded!(lock_api::Mutex<RawSpinLock<Threads, TestAndSet>, ()>);
+guarded!(parking_lot::Mutex<()>);
+guarded!(spin::mutex::SpinMutex<()>);
+guarded!(spin::mutex::TicketMutex<()>);
+
+impl Contender for std::sync::Mutex<()> {
+    fn new() -> Self {
+        Self::new(())
+    }
+
+    #[inline]
+    fn with<R>(&self, section: impl FnOnce() -> R) -> R {
+        let _guard = self.lock().expect("no section panics");
+        section()
+    }
+
+    #[inline]
+    fn try_with<R>(&self, section: impl FnOnce() -> R) -> Option<R> {
+        let _guard = self.try_lock().ok()?;
+        Some(section())
+    }
+}
+
+impl Contender for mcslock::raw::spins::Mutex<()> {
+    fn new() -> Self {
+        Self::new(())
+    }
+
+    #[inline]
+    fn with<R>(&self, section: impl FnOnce() -> R) -> R {
+        self.lock_then(|_guard| section())
+    }
+
+    #[inline]
+    fn try_with<R>(&self, section: impl FnOnce() -> R) -> Option<R> {
+        self.try_lock_then(|guard| guard.map(|_guard| section()))
+    }
+}
+
+macro_rules! pthread {
+    ($ty:ident, $raw:ty, $init:expr, $lock:ident, $trylock:ident, $unlock:ident, $destroy:ident) => {
+        pub(crate) struct $ty(Box<UnsafeCell<$raw>>);
+
+        // SAFETY: the pthread object is made for use by several threads; the box keeps it in place.
+        unsafe impl Send for $ty {}
+        // SAFETY: as above.
+        unsafe impl Sync for $ty {}
+
+        impl Contender for $ty {
+            fn new() -> Self {
+                Self(Box::new(UnsafeCell::new($init)))
+            }
+
+            #[inline]
+            fn with<R>(&self, section: impl FnOnce() -> R) -> R {
+                // SAFETY: the object is initialised and not moved.
+                unsafe { libc::$lock(self.0.get()) };
+                let result = section();
+                // SAFETY: locked above, by this thread.
+                unsafe { libc::$unlock(self.0.get()) };
+                result
+            }
+
+            #[inline]
+            fn try_with<R>(&self, section: impl FnOnce() -> R) -> Option<R> {
+                // SAFETY: the object is initialised and not moved.
+                if unsafe { libc::$trylock(self.0.get()) } != 0 {
+                    return None;
+                }
+                let result = section();
+                // SAFETY: locked above, by this thread.
+                unsafe { libc::$unlock(self.0.get()) };
+                Some(result)
+            }
+        }
+
+        impl Drop for $ty {
+            fn drop(&mut self) {
+                // SAFETY: nobody uses it any more.
+                unsafe { libc::$destroy(self.0.get()) };
+            }
+        }
+    };
+}
+
+pthread!(
+    PthreadMutex,
+    libc::pthread_mutex_t,
+    libc::PTHREAD_MUTEX_INITIALIZER,
+    pthread_mutex_lock,
+    pthread_mutex_trylock,
+    pthread_mutex_unlock,
+    pthread_mutex_destroy
+);
+
+pthread!(
+    PthreadSpin,
+    libc::pthread_spinlock_t,
+    {
+        let mut raw = 0;
+        // SAFETY: initialises the integer that the object is.
+        unsafe { libc::pthread_spin_init(&raw mut raw, libc::PTHREAD_PROCESS_PRIVATE) };
+        raw
+    },
+    pthread_spin_lock,
+    pthread_spin_trylock,
+    pthread_spin_unlock,
+    pthread_spin_destroy
+);
+
+/// A lock that looks and then sets: now and then two threads are in.
+pub(crate) struct Broken(AtomicBool);
+
+impl Contender for Broken {
+    fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    fn with<R>(&self, section: impl FnOnce() -> R) -> R {
+        while self.0.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        self.0.store(true, Ordering::Relaxed);
+        let result = section();
+        self.0.store(false, Ordering::Release);
+        result
+    }
+
+    fn try_with<R>(&self, section: impl FnOnce() -> R) -> Option<R> {
+        if self.0.load(Ordering::Acquire) {
+            return None;
+        }
+        Some(self.with(section))
+    }
+}

@@ -1,0 +1,45 @@
+//! `qspin`: probe a machine, and measure and torture the qspinlock family on it.
+
+mod bench;
+mod failure;
+mod locks;
+mod probe;
+mod torture;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Queued spinlocks on this machine: what it is, how fast they are, and whether they hold.
+#[derive(Parser)]
+#[command(name = "qspin", version, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 a run failed (what was measured so far is kept), 2 wrong usage.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show CPUs, memory nodes, caches, hypervisor, what this process may use, and which lock fits
+    Probe(probe::Args),
+    /// Measure the locks beside those people use today
+    Bench(bench::Args),
+    /// Try to break a lock
+    Torture(torture::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Probe(args) => probe::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Torture(args) => torture::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("qspin: {failure}");
+            failure.exit_code()
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Real cells: an `AtomicU32`, and what an instruction set does better on its low byte.
+//!
+//! The three low-byte operations have 32-bit forms, the defaults of [`Cell`]. Where an instruction does exactly what
+//! one of those does, as seen by every other CPU, a file per instruction set may use it. Mixing atomics of several
+//! widths on one location is undefined behaviour in Rust, so those files are inline assembly, which the compiler
+//! treats as opaque; why the machine gives the right order is said at each.
+//!
+//! Feature `portable` leaves them out, and so do Miri and thread sanitiser builds of other targets.
+
+use core::sync::atomic::{AtomicU32, Ordering, compiler_fence, fence};
+
+use crate::machine::{Access, Budget, Cell, ConstCell};
+
+#[cfg(all(target_arch = "x86_64", not(feature = "portable"), not(miri)))]
+mod x86_64;
+
+/// The form of the low-byte operations in this build, for reports.
+pub const LOW_BYTE: &str = if cfg!(all(target_arch = "x86_64", not(feature = "portable"), not(miri))) {
+    "x86-64 byte instructions"
+} else {
+    "portable 32-bit atomics"
+};
+
+/// A cell on a real CPU.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct AtomicCell(AtomicU32);
+
+impl ConstCell for AtomicCell {
+    const ZERO: Self = Self(AtomicU32::new(0));
+}
+
+// SAFETY: every method is one operation of `AtomicU32` with the access's ordering, or an instruction with the same
+// effect (see `x86_64`).
+#[allow(unsafe_code, reason = "promises atomicity")]
+unsafe impl Cell for AtomicCell {
+    #[inline(always)]
+    fn load(&self, access: Access) -> u32 {
+        self.0.load(access.order)
+    }
+
+    #[inline(always)]
+    fn store(&self, value: u32, access: Access) {
+        self.0.store(value, access.order);
+    }
+
+    #[inline(always)]
+    fn cas(&self, old: u32, new: u32, access: Access) -> Result<u32, u32> {
+        self.0.compare_exchange(old, new, access.order, Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn update(&self, access: Access, f: impl Fn(u32) -> Option<u32>) -> Result<u32, u32> {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        while let Some(new) = f(seen) {
+            match self.0.compare_exchange_weak(seen, new, access.order, Ordering::Relaxed) {
+                Ok(old) => return Ok(old),
+                Err(now) => seen = now,
+            }
+        }
+        Err(seen)
+    }
+
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable"), not(miri)))]
+    #[inline(always)]
+    fn load_high24(&self, _access: Access) -> u32 {
+        x86_64::load_high24(&self.0)
+    }
+
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable"), not(miri)))]
+    #[inline(always)]
+    fn cas_low8(&self, old: u8, new: u8, _access: Access) -> bool {
+        x86_64::cas_low8(&self.0, old, new)
+    }
+
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable"), not(miri)))]
+    #[inline(always)]
+    fn store_low8(&self, value: u8, _access: Access) {
+        x86_64::store_low8(&self.0, value);
+    }
+}
+
+/// [`Machine::until`](crate::Machine::until) for a machine of real CPUs: spins with the CPU's pause hint.
+#[inline]
+pub fn spin_until(cell: &AtomicCell, access: Access, done: impl Fn(u32) -> bool) -> u32 {
+    loop {
+        let seen = cell.load(access);
+        if done(seen) {
+            return seen;
+        }
+        core::hint::spin_loop();
+    }
+}
+
+/// [`Machine::until_for`](crate::Machine::until_for) for a machine of real CPUs, whose clock is `now`.
+///
+/// # Errors
+/// The last value seen, when the budget is spent.
+#[inline]
+pub fn spin_until_for(
+    cell: &AtomicCell,
+    access: Access,
+    budget: Budget,
+    now: impl Fn() -> u64,
+    done: impl Fn(u32) -> bool,
+) -> Result<u32, u32> {
+    let mut looks = 0_u32;
+    loop {
+        let seen = cell.load(access);
+        if done(seen) {
+            return Ok(seen);
+        }
+        looks = looks.wrapping_add(1);
+        let spent = match budget {
+            Budget::Spins(most) => looks >= most,
+            // Reading a clock costs as much as several looks.
+            Budget::Until(deadline) => looks % 16 == 1 && now() >= deadline,
+        };
+        if spent {
+            return Err(seen);
+        }
+        core::hint::spin_loop();
+    }
+}
+
+/// [`Machine::fence`](crate::Machine::fence) for a machine of real CPUs.
+#[inline(always)]
+pub fn full_fence(access: Access) {
+    fence(access.order);
+}
+
+/// [`Machine::signal_fence`](crate::Machine::signal_fence) for a machine of real CPUs.
+#[inline(always)]
+pub fn signal_fence() {
+    compiler_fence(Ordering::SeqCst);
+}

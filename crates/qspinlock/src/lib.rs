@@ -1,0 +1,21 @@
+#![cfg_attr(not(feature = "std"), no_std)]
+#![deny(unsafe_code)]
+#![doc = include_str!("lib.md")]
+
+pub mod atomic;
+pub mod machine;
+#[cfg(all(feature = "std", feature = "lock_api"))]
+mod mutex;
+pub mod queue;
+mod raw;
+pub mod slowpath;
+#[cfg(feature = "std")]
+pub mod threads;
+pub mod word;
+
+#[cfg(feature = "lock_api")]
+pub use lock_api;
+pub use machine::{GlobalMachine, Machine};
+#[cfg(all(feature = "std", feature = "lock_api"))]
+pub use mutex::{MappedMutexGuard, Mutex, MutexGuard, RawMutex};
+pub use raw::RawSpinLock;

@@ -1,0 +1,250 @@
+//! What a lock algorithm may ask of the machine it runs on.
+//!
+//! Lock code is written once, generic over [`Machine`], and runs unchanged on bare CPUs, on threads, under a model
+//! checker, and on simulated sockets. So nothing here names a real atomic, a thread or a clock:
+//!
+//! * shared state lives in [`Cell`]s, and every access to one is a named [`Access`] that carries its ordering;
+//! * every wait is an await on a cell ([`Machine::until`]), never a bare loop. The real machine spins with
+//!   `pause`, a virtual CPU sleeps until the line is written, a checker blocks and so can tell a hang from a wait;
+//! * the caller's CPU, its queue nodes, the clock, randomness, sleeping and waking are methods.
+//!
+//! A machine is a value and is passed by reference: a real one is zero-sized, a virtual one holds its world.
+
+pub use core::sync::atomic::Ordering;
+
+use crate::queue::{Cpu, Slot};
+
+/// One access to a cell, by name: which ordering it has, and why it has it.
+///
+/// Orderings are not passed around bare, since an ordering means something only together with the access that it
+/// pairs with. The name is what a trace prints and what an ordering audit weakens; `pairs` says, for a reader,
+/// which access on another CPU this one synchronises with, and what goes wrong without it.
+///
+/// A compare-and-swap that fails is always a relaxed load: no algorithm here follows a value that a failed one
+/// returned without a second, ordered access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Unique in the library, `room.what`.
+    pub name: &'static str,
+    /// The ordering. Never `SeqCst`: an order over all locations is a [`Machine::fence`], which says so.
+    pub order: Ordering,
+    /// The access this one pairs with, and what for. For a relaxed one: why it needs no order.
+    pub pairs: &'static str,
+}
+
+impl Access {
+    /// A relaxed access, and why that is enough.
+    pub const fn relaxed(name: &'static str, why: &'static str) -> Self {
+        Self { name, order: Ordering::Relaxed, pairs: why }
+    }
+
+    /// An acquire load, or a read-modify-write that is one.
+    pub const fn acquire(name: &'static str, pairs: &'static str) -> Self {
+        Self { name, order: Ordering::Acquire, pairs }
+    }
+
+    /// A release store, or a read-modify-write that is one.
+    pub const fn release(name: &'static str, pairs: &'static str) -> Self {
+        Self { name, order: Ordering::Release, pairs }
+    }
+
+    /// A read-modify-write that acquires what it reads and releases what it writes.
+    pub const fn acq_rel(name: &'static str, pairs: &'static str) -> Self {
+        Self { name, order: Ordering::AcqRel, pairs }
+    }
+}
+
+/// A 32-bit word that several CPUs may access at once.
+///
+/// All accesses have one width. The last three methods act on the low byte (bits 0-7) alone and have portable
+/// forms that are 32-bit atomics; an instruction set may do better, within the contract that each states.
+///
+/// Every method is `#[track_caller]`, so that an implementation which records accesses knows their place in the
+/// source without any help from the algorithm.
+///
+/// # Safety
+/// Implementations are atomic: a value read was written by someone, read-modify-writes are indivisible, and the
+/// orderings are at least as strong as C11's. Lock algorithms, and so memory safety, rely on it.
+#[allow(unsafe_code, reason = "an obligation on implementations")]
+pub unsafe trait Cell {
+    /// Reads.
+    #[track_caller]
+    fn load(&self, access: Access) -> u32;
+
+    /// Writes.
+    #[track_caller]
+    fn store(&self, value: u32, access: Access);
+
+    /// Writes `new` if the cell holds `old`. `Err` is what it held instead. Never fails spuriously.
+    ///
+    /// # Errors
+    /// The value found, if it was not `old`; read relaxed.
+    #[track_caller]
+    fn cas(&self, old: u32, new: u32, access: Access) -> Result<u32, u32>;
+
+    /// One read-modify-write: writes `f(value)`, or nothing if that is `None`. Returns the value it replaced.
+    ///
+    /// Real machines do this by a compare-and-swap loop; for a checker it is one step. `f` must be pure.
+    ///
+    /// # Errors
+    /// The value for which `f` returned `None`; read relaxed.
+    #[track_caller]
+    fn update(&self, access: Access, f: impl Fn(u32) -> Option<u32>) -> Result<u32, u32>;
+
+    /// Bits 8-31, bits 0-7 read as 0: a *hint*. It may be as old as the caller's last store to the low byte, that
+    /// is, it need not show what others wrote before that store took effect. Always relaxed.
+    ///
+    /// Cheap right after [`Self::store_low8`]: it does not wait for that store to leave the CPU.
+    #[track_caller]
+    fn load_high24(&self, access: Access) -> u32 {
+        self.load(access) & !0xff
+    }
+
+    /// Writes the low byte if it holds `old`, whatever the other bits are, which are kept.
+    ///
+    /// As seen by every CPU: one `update`. True if it wrote.
+    #[track_caller]
+    fn cas_low8(&self, old: u8, new: u8, access: Access) -> bool {
+        self.update(access, |v| (v as u8 == old).then_some((v & !0xff) | u32::from(new))).is_ok()
+    }
+
+    /// Writes the low byte; the other bits are kept.
+    ///
+    /// As seen by every CPU: one read-modify-write. On a machine whose stores are totally ordered this may be a
+    /// byte store.
+    #[track_caller]
+    fn store_low8(&self, value: u8, access: Access) {
+        let _ = self.update(access, |v| Some((v & !0xff) | u32::from(value)));
+    }
+}
+
+/// A cell that can be made in a constant, as a lock in a `static` needs.
+pub trait ConstCell: Cell {
+    /// A cell that holds 0.
+    #[allow(clippy::declare_interior_mutable_const, reason = "an initialiser: every use is a new cell")]
+    const ZERO: Self;
+}
+
+/// How long an await may last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// So many looks at the cell, at least one. A checker may give up at any time, so that no counter is state.
+    Spins(u32),
+    /// Until [`Machine::now`] reaches this, in nanoseconds. At least one look is taken.
+    Until(u64),
+}
+
+/// Something worth counting. Names are the kernel's lock events where one exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Event {
+    /// The lock was taken through the pending lane.
+    #[doc(alias = "lock_pending")]
+    Pending,
+    /// A node was queued.
+    #[doc(alias = "lock_slowpath")]
+    Queued,
+    /// A waiter that could not have a node (levels or slots used up) spun on the word instead.
+    #[doc(alias = "lock_no_node")]
+    NoNode,
+    /// The head was the last in the queue and left it empty.
+    SoleHead,
+    /// The head passed the baton to its successor.
+    HandOff,
+    /// The pending owner or the head saw the lock free and lost it to a newcomer that had looked before.
+    #[doc(alias = "pv_lock_stealing")]
+    Bypassed,
+}
+
+/// The machine an algorithm runs on.
+///
+/// # Safety
+/// Exclusion rests on these, so an implementation must see to them:
+/// * [`here`](Self::here) never returns the same CPU to two contexts that run at the same time, unless one has
+///   interrupted the other and runs to its end before the other goes on;
+/// * a context keeps its CPU from the moment it starts to acquire until it has acquired (preemption off, or a
+///   number that belongs to the thread);
+/// * [`slot`](Self::slot) returns the same, distinct slot for a CPU each time, valid for as long as the machine;
+/// * [`until`](Self::until) returns only values that it loaded with the access it was given, for which the
+///   predicate is true.
+#[allow(unsafe_code, reason = "an obligation on implementations")]
+pub unsafe trait Machine {
+    /// The shared word of this machine.
+    type Cell: Cell;
+
+    /// The number of the CPU that the caller runs on (in user space: of the calling thread's slot). `None` if it
+    /// has none; it then waits without a queue node, which is correct and unfair.
+    #[doc(alias = "smp_processor_id")]
+    fn here(&self) -> Option<Cpu>;
+
+    /// The queue nodes of a CPU. Only called with numbers that [`here`](Self::here) returned, to anybody.
+    fn slot(&self, cpu: Cpu) -> &Slot<Self::Cell>;
+
+    /// Waits until the cell holds a value for which `done` is true, and returns it.
+    ///
+    /// `done` must be pure and depend on nothing but its argument. `access` is the ordering of each look.
+    #[doc(alias = "smp_cond_load_acquire")]
+    #[track_caller]
+    fn until(&self, cell: &Self::Cell, access: Access, done: impl Fn(u32) -> bool) -> u32;
+
+    /// The same, but gives up when the budget is spent.
+    ///
+    /// # Errors
+    /// The last value seen, for which `done` was false.
+    #[doc(alias = "smp_cond_load_relaxed_timeout")]
+    #[track_caller]
+    fn until_for(
+        &self,
+        cell: &Self::Cell,
+        access: Access,
+        budget: Budget,
+        done: impl Fn(u32) -> bool,
+    ) -> Result<u32, u32>;
+
+    /// A fence over all locations. [`Access::order`] is `SeqCst` for nothing else.
+    #[track_caller]
+    fn fence(&self, access: Access);
+
+    /// Keeps the compiler from moving accesses across this point, as seen by an interrupt or signal handler on the
+    /// same CPU. No instruction. A machine whose cells are never reordered by a compiler needs nothing here.
+    #[doc(alias = "barrier")]
+    fn signal_fence(&self);
+
+    /// Nanoseconds since some fixed moment. Never goes backwards on one CPU.
+    fn now(&self) -> u64;
+
+    /// The memory domain (node, or last-level cache) that a CPU is near to.
+    fn domain(&self, _cpu: Cpu) -> u32 {
+        0
+    }
+
+    /// Sleeps until [`kick`](Self::kick)ed, unless the cell no longer holds `value`. May return at any time, but
+    /// must not sleep through a kick that came after it looked. Returning at once is correct, and the default.
+    #[track_caller]
+    fn wait(&self, _cell: &Self::Cell, _value: u32, _access: Access) {}
+
+    /// Wakes a CPU that is in [`wait`](Self::wait) or about to be: sticky with respect to the look `wait` takes.
+    #[track_caller]
+    fn kick(&self, _cpu: Cpu) {}
+
+    /// Whether a CPU is known not to be running now. A hint; `false` where nothing is known.
+    #[doc(alias = "vcpu_is_preempted")]
+    fn preempted(&self, _cpu: Cpu) -> bool {
+        false
+    }
+
+    /// A number below `n`, arbitrary: a checker tries each.
+    fn choose(&self, _n: u32) -> u32 {
+        0
+    }
+
+    /// Counts an event. The default counts nothing and leaves nothing in the code.
+    #[inline(always)]
+    fn count(&self, _event: Event) {}
+}
+
+/// A machine of which there is one, which therefore needs no room in a lock: real CPUs, or the threads of a process.
+pub trait GlobalMachine: Machine<Cell: ConstCell> + Sized + 'static {
+    /// The machine. Zero-sized.
+    const MACHINE: Self;
+}

@@ -1,0 +1,184 @@
+//! The queue walk: how a CPU waits its turn. Read it beside this diagram; a state is (tail, pending, locked).
+//!
+//! ```text
+//!               fast path            unlock
+//!   uncontended (0,0,0) --> (0,0,1) --------------------------------------------> (·,·,0)
+//!                              |                                                     ^
+//!   pending                    +--> (0,1,1) --> wait --> (0,1,0) --> (0,0,1) --------+
+//!                              |      lane taken           claim                     |
+//!   queued, alone              +--> (n,p,1) --> wait --> (n,0,0) --> (0,0,1) --------+
+//!                              |      tail exchanged       claim, queue emptied      |
+//!   queued, others behind      +--> (*,p,1) --> wait --> (*,0,0) --> (*,0,1) --------+
+//!                                                          claim, then hand off
+//! ```
+//!
+//! * The first to wait takes the **pending** lane. It needs no node, so two CPUs never touch a third line.
+//! * Everybody else **queues** (MCS: Mellor-Crummey and Scott, TOCS 1991): exchanges the tail for its own node, links
+//!   itself to its predecessor, and waits on a line of its own.
+//! * The **head** of the queue waits on the lock word, so no node is carried from lock to unlock, and unlocking is
+//!   one store. It has claimed the lock when it passes the baton: its successor spins on the word during its whole
+//!   critical section.
+//!
+//! Order: arrival, but for two exceptions. One pending waiter may stand before a queue that forms behind it; and a
+//! CPU that looked when nobody waited may still slip in, once (see [`word`](crate::word)).
+//!
+//! A **flavour** says only what differs from this walk. What a slow path must offer at all is [`SlowPath`].
+
+mod native;
+mod test_and_set;
+
+pub use native::Native;
+pub use test_and_set::TestAndSet;
+
+use crate::machine::{Event, Machine};
+use crate::queue::{self, Level, Node, Tail};
+use crate::word::LockWord;
+
+/// What waits when the fast path has failed, and who is told at unlock. One is chosen for a lock, and never changes:
+/// two CPUs on different protocols would break it.
+pub trait SlowPath<M: Machine> {
+    /// Why an acquire can fail. [`Infallible`](core::convert::Infallible) for most, and then the error handling disappears.
+    type Error;
+
+    /// Its name, as the user writes it.
+    const NAME: &'static str;
+
+    /// Waits for the lock and takes it.
+    ///
+    /// # Errors
+    /// The flavour's; nothing is held then, and no trace is left in word or queue.
+    fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Self::Error>;
+
+    /// Releases the lock. The caller holds it.
+    #[inline(always)]
+    fn release(_m: &M, word: &LockWord<M::Cell>) {
+        word.release();
+    }
+}
+
+/// What a flavour of the queue walk may do differently. The defaults are the native walk.
+pub trait Flavour<M: Machine> {
+    /// Why an acquire can fail.
+    type Error;
+
+    /// Whether the first waiter takes the pending lane. Not where a waiter sleeps: it has no node to sleep on.
+    const PENDING_LANE: bool = true;
+
+    /// Looks that a newcomer takes at a hand-over in flight before it queues. Bounded, since a stream of new
+    /// pending waiters would otherwise starve it.
+    #[doc(alias = "_Q_PENDING_LOOPS")]
+    const HANDOVER_LOOKS: u32 = 64;
+
+    /// A waiter that is not the head waits for its turn. Returns what it was granted.
+    ///
+    /// # Errors
+    /// The flavour's.
+    fn await_turn(m: &M, node: &Node<M::Cell>, _predecessor: Tail) -> Result<u32, Self::Error> {
+        Ok(node.granted(m))
+    }
+
+    /// The head waits until it has the lock.
+    ///
+    /// # Errors
+    /// The flavour's.
+    fn await_lock(m: &M, word: &LockWord<M::Cell>, me: Tail) -> Result<Queue, Self::Error> {
+        Ok(claim_as_head(m, word, me))
+    }
+
+    /// The new owner makes its successor the head.
+    fn promote(m: &M, _word: &LockWord<M::Cell>, successor: Tail) {
+        queue::node(m, successor).grant(1);
+    }
+}
+
+/// What a head leaves behind when it has taken the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// Nobody: it was the last.
+    Emptied,
+    /// Somebody, who has linked to it or is about to.
+    Continues,
+}
+
+/// Tries at the pending lane before queueing. More than one, since an owner that leaves between look and swap is no
+/// reason to queue; few, since each failure means that somebody else got ahead.
+const LANE_TRIES: u32 = 3;
+
+/// The walk.
+///
+/// # Errors
+/// The flavour's. Nothing is held then.
+pub fn walk<M: Machine, F: Flavour<M>>(m: &M, word: &LockWord<M::Cell>) -> Result<(), F::Error> {
+    if F::PENDING_LANE && pending_lane::<M, F>(m, word) {
+        return Ok(());
+    }
+    // No node, no queue: on a fifth nesting level, or with no slot. Correct, unfair, counted. It may pass a queue
+    // whose head is the very context that we interrupted; waiting behind it would be for ever.
+    let Some(level) = Level::take(m) else {
+        test_and_set::barge(m, word);
+        return Ok(());
+    };
+    let (me, node) = (level.me(), level.node());
+    node.init();
+    // The node's line may have been far away: the lock may be free by now.
+    if word.try_acquire() {
+        return Ok(());
+    }
+    m.count(Event::Queued);
+    if let Some(predecessor) = word.exchange_tail(me) {
+        queue::node(m, predecessor).link(me);
+        F::await_turn(m, node, predecessor)?;
+    }
+    match F::await_lock(m, word, me)? {
+        Queue::Emptied => m.count(Event::SoleHead),
+        Queue::Continues => {
+            F::promote(m, word, node.successor(m));
+            m.count(Event::HandOff);
+        }
+    }
+    Ok(())
+}
+
+/// Waits in the pending lane and takes the lock. False if the lane was not to be had: then queue.
+fn pending_lane<M: Machine, F: Flavour<M>>(m: &M, word: &LockWord<M::Cell>) -> bool {
+    let mut seen = word.settle(m, F::HANDOVER_LOOKS);
+    for _ in 0..LANE_TRIES {
+        if seen.is_contended() {
+            return false;
+        }
+        if seen.is_locked() {
+            match word.try_pend(seen) {
+                Ok(()) => {
+                    word.wait_unlocked(m);
+                    while !word.claim_from_pending() {
+                        m.count(Event::Bypassed);
+                        word.wait_unlocked(m);
+                    }
+                    m.count(Event::Pending);
+                    return true;
+                }
+                Err(now) => seen = now,
+            }
+        } else if word.try_acquire() {
+            return true;
+        } else {
+            seen = word.peek();
+        }
+    }
+    false
+}
+
+/// The head's wait on the lock word, and its claim.
+fn claim_as_head<M: Machine>(m: &M, word: &LockWord<M::Cell>, me: Tail) -> Queue {
+    loop {
+        // A tail that is not us is for ever: whoever followed us has linked, or will.
+        if word.wait_free(m).tail() == Some(me) {
+            if word.claim_sole(me) {
+                return Queue::Emptied;
+            }
+        } else if word.claim_head() {
+            return Queue::Continues;
+        }
+        m.count(Event::Bypassed);
+    }
+}

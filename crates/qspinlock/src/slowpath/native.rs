@@ -1,0 +1,28 @@
+//! CPUs of our own, one memory node: spin, and hand off in the order of arrival. The walk as it stands.
+
+use core::convert::Infallible;
+
+use super::{Flavour, SlowPath, walk};
+use crate::machine::Machine;
+use crate::word::LockWord;
+
+/// The queued spinlock for CPUs that nobody takes away while they wait.
+///
+/// With more runnable waiters than CPUs it collapses, as every fair spinning lock does: the lock is handed to
+/// waiters that do not run.
+#[derive(Clone, Copy, Debug)]
+#[doc(alias = "native_queued_spin_lock_slowpath")]
+pub struct Native;
+
+impl<M: Machine> Flavour<M> for Native {
+    type Error = Infallible;
+}
+
+impl<M: Machine> SlowPath<M> for Native {
+    type Error = Infallible;
+    const NAME: &'static str = "native";
+
+    fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Infallible> {
+        walk::<M, Self>(m, word)
+    }
+}

@@ -1,0 +1,106 @@
+//! The user-space machine: the threads of this process.
+//!
+//! A thread is a CPU that the scheduler may take away at any moment, and its signal handlers are its interrupts. It
+//! has a number, its *slot*, from its first contended acquire until it ends.
+
+mod exit;
+mod slots;
+
+pub use slots::{CAPACITY, slots_in_use};
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::atomic::{AtomicCell, full_fence, signal_fence, spin_until, spin_until_for};
+use crate::machine::{Access, Budget, Event, GlobalMachine, Machine};
+use crate::queue::{Cpu, Slot};
+
+/// The threads of this process, as a [`Machine`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Threads;
+
+/// How often a waiter had no queue node and spun on the lock word instead, since the process started: more than
+/// four nested contexts, more than [`CAPACITY`] threads, or a thread that is past its exit hooks.
+#[must_use]
+#[doc(alias = "lock_no_node")]
+pub fn waits_without_node() -> u64 {
+    NO_NODE.load(Ordering::Relaxed)
+}
+
+static NO_NODE: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: a slot belongs to one thread at a time (`slots`), handlers run to their end on top of it; slots are in a
+// static; the awaits return what they loaded.
+#[allow(unsafe_code, reason = "promises distinct CPUs")]
+unsafe impl Machine for Threads {
+    type Cell = AtomicCell;
+
+    #[inline]
+    fn here(&self) -> Option<Cpu> {
+        slots::mine()
+    }
+
+    #[inline]
+    fn slot(&self, cpu: Cpu) -> &Slot<AtomicCell> {
+        slots::get(cpu)
+    }
+
+    #[inline]
+    fn until(&self, cell: &AtomicCell, access: Access, done: impl Fn(u32) -> bool) -> u32 {
+        spin_until(cell, access, done)
+    }
+
+    #[inline]
+    fn until_for(
+        &self,
+        cell: &AtomicCell,
+        access: Access,
+        budget: Budget,
+        done: impl Fn(u32) -> bool,
+    ) -> Result<u32, u32> {
+        spin_until_for(cell, access, budget, || self.now(), done)
+    }
+
+    #[inline]
+    fn fence(&self, access: Access) {
+        full_fence(access);
+    }
+
+    #[inline]
+    fn signal_fence(&self) {
+        signal_fence();
+    }
+
+    fn now(&self) -> u64 {
+        clock()
+    }
+
+    #[inline(always)]
+    fn count(&self, event: Event) {
+        if event == Event::NoNode {
+            NO_NODE.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl GlobalMachine for Threads {
+    const MACHINE: Self = Self;
+}
+
+/// Nanoseconds of the monotonic clock. Callable from a signal handler.
+#[cfg(unix)]
+fn clock() -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` is a live timespec, and the clock exists on every Unix.
+    #[allow(unsafe_code, reason = "one system call, usually served by the vDSO")]
+    unsafe {
+        libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut t);
+    }
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
+/// Nanoseconds of the monotonic clock since its first use here.
+#[cfg(not(unix))]
+fn clock() -> u64 {
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    START.get_or_init(std::time::Instant::now).elapsed().as_nanos() as u64
+}
