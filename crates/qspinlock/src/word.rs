@@ -76,6 +76,12 @@ impl Value {
     /// No owner, no waiter.
     pub const FREE: Self = Self(0);
 
+    /// What these bits say.
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     /// The bits.
     #[must_use]
     pub const fn bits(self) -> u32 {

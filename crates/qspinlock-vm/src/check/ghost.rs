@@ -1,0 +1,108 @@
+//! Who is where, as the word's own steps tell it: what order and bypass are judged by.
+//!
+//! The steps are known by the names of their accesses, and all of them are read-modify-writes of one cell, so they have
+//! one order on which all CPUs agree.
+
+use qspinlock::word::Value;
+
+/// What a slow path promises beyond exclusion and progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promises {
+    /// Who has queued is served in the order of queueing, nobody takes the pending lane past a queue, and each
+    /// hand-off makes exactly the next in line the head.
+    pub fifo: bool,
+    /// A waiter is passed by each other CPU, by a claim without waiting, at most once.
+    pub bypass_once: bool,
+}
+
+const MOST: usize = 8;
+
+/// The waiters of one lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Ghost {
+    /// Codes of the queued nodes, first the head.
+    queue: [u16; MOST],
+    length: u8,
+    /// The head knows that it is.
+    promoted: bool,
+    /// CPU + 1 in the pending lane.
+    pending: u8,
+    /// For each waiting CPU: who has passed it, a bit each.
+    passed_by: [u8; MOST],
+}
+
+impl Ghost {
+    /// A step on the word that changed it.
+    pub(crate) fn step(&mut self, promises: Promises, cpu: usize, name: &str, new: u32) -> Result<(), String> {
+        let queue = &self.queue[..usize::from(self.length)];
+        match name {
+            "word.pend" => {
+                if promises.fifo && self.length > 0 {
+                    return Err(format!("fifo: cpu {cpu} took the pending lane past a queue"));
+                }
+                self.pending = cpu as u8 + 1;
+                self.passed_by[cpu] = 0;
+            }
+            "tail.exchange" => {
+                let me = Value::from_bits(new).tail().expect("an exchange leaves a tail").code() as u16;
+                self.promoted |= self.length == 0;
+                self.queue[usize::from(self.length)] = me;
+                self.length += 1;
+                self.passed_by[cpu] = 0;
+            }
+            "word.claim-pending" => {
+                if usize::from(self.pending) != cpu + 1 {
+                    return Err(format!("fifo: cpu {cpu} claims from a pending lane that is not its own"));
+                }
+                self.pending = 0;
+            }
+            "word.claim-sole" | "word.claim-head" => {
+                let first = queue.first().map(|&code| cpu_of(code));
+                if promises.fifo && first != Some(cpu) {
+                    return Err(format!("fifo: cpu {cpu} claims as head, but first in line is {first:?}"));
+                }
+                self.queue.copy_within(1.., 0);
+                self.length = self.length.saturating_sub(1);
+                self.queue[usize::from(self.length)] = 0;
+                self.promoted = false;
+            }
+            "word.try" | "word.barge" if promises.bypass_once => {
+                let pending = usize::from(self.pending).checked_sub(1);
+                for waiter in queue.iter().map(|&code| cpu_of(code)).chain(pending).filter(|&w| w != cpu) {
+                    if self.passed_by[waiter] & 1 << cpu != 0 {
+                        return Err(format!("bypass: cpu {cpu} passed the waiting cpu {waiter} a second time"));
+                    }
+                    self.passed_by[waiter] |= 1 << cpu;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether a node of this code waits here.
+    pub(crate) fn has(&self, code: u16) -> bool {
+        self.queue[..usize::from(self.length)].contains(&code)
+    }
+
+    /// A grant to a node that waits here.
+    pub(crate) fn granted(&mut self, promises: Promises, cpu: usize, code: u16) -> Result<(), String> {
+        if promises.fifo && (self.promoted || self.queue[0] != code) {
+            let (to, first) = (cpu_of(code), cpu_of(self.queue[0]));
+            let again = if self.promoted { " again" } else { "" };
+            return Err(format!("promotion: cpu {cpu} makes cpu {to} the head{again}; first in line is {first}"));
+        }
+        self.promoted = true;
+        Ok(())
+    }
+
+    pub(crate) fn bytes(&self, out: &mut Vec<u8>) {
+        self.queue.iter().for_each(|code| out.extend_from_slice(&code.to_ne_bytes()));
+        out.extend_from_slice(&[self.length, u8::from(self.promoted), self.pending]);
+        out.extend_from_slice(&self.passed_by);
+    }
+}
+
+fn cpu_of(code: u16) -> usize {
+    usize::from(code >> 2) - 1
+}

@@ -1,0 +1,235 @@
+//! The machine that the lock code sees: cells that are only numbers, and CPUs that stand still at every access.
+
+use std::cell::Cell as StdCell;
+use std::panic::Location;
+
+use qspinlock::machine::{Access, Budget, Cell, Event, Machine};
+use qspinlock::queue::{Cpu, LEVELS, Node, Slot};
+
+use super::automaton::issue;
+use super::op::{Answer, CellId, Decide, Kind, NO_CELL, Op, result};
+
+/// A cell of a [`World`]: its number. What it holds is in the state that is being explored.
+#[derive(Debug)]
+pub struct CheckCell(CellId);
+
+impl CheckCell {
+    /// Its number in its world.
+    #[must_use]
+    pub fn id(&self) -> CellId {
+        self.0
+    }
+}
+
+fn ask(kind: Kind, cell: CellId, access: Access, site: &'static Location<'static>) -> Answer {
+    issue(Op { kind, cell, access, site })
+}
+
+/// Forgets how long a function lives. It is called only while the frame that holds it stands at the operation.
+fn erase(decide: &dyn Fn(u32) -> Option<u32>) -> Decide {
+    let decide: *const (dyn Fn(u32) -> Option<u32> + '_) = decide;
+    // SAFETY: only the lifetime bound of the trait object changes; see above for its use.
+    unsafe { std::mem::transmute::<*const (dyn Fn(u32) -> Option<u32> + '_), Decide>(decide) }
+}
+
+// SAFETY: the explorer makes each operation one step, with at least the ordering it was given (or, in an audit, with
+// less, on purpose: nothing but the audit's verdict depends on it).
+unsafe impl Cell for CheckCell {
+    #[track_caller]
+    fn load(&self, access: Access) -> u32 {
+        ask(Kind::Load, self.0, access, Location::caller()) as u32
+    }
+
+    #[track_caller]
+    fn store(&self, value: u32, access: Access) {
+        ask(Kind::Store(value), self.0, access, Location::caller());
+    }
+
+    #[track_caller]
+    fn cas(&self, old: u32, new: u32, access: Access) -> Result<u32, u32> {
+        result(ask(Kind::Cas { old, new }, self.0, access, Location::caller()))
+    }
+
+    #[track_caller]
+    fn update(&self, access: Access, f: impl Fn(u32) -> Option<u32>) -> Result<u32, u32> {
+        result(ask(Kind::Update(erase(&f)), self.0, access, Location::caller()))
+    }
+}
+
+/// What a cell is for: how it is called in a trace, and who may touch it.
+#[derive(Clone, Debug)]
+pub(crate) struct CellInfo {
+    pub(crate) name: String,
+    /// Touched by this CPU alone, and so never a reason to look at what others do. Checked.
+    pub(crate) private_to: Option<usize>,
+    /// Plain data: not atomic, checked for races.
+    pub(crate) plain: bool,
+}
+
+/// The cells of a program, and its CPUs' queue nodes. It holds names, not values.
+pub struct World {
+    cells: StdCell<Vec<CellInfo>>,
+    slots: Vec<Slot<CheckCell>>,
+    domains: u32,
+    events: StdCell<u64>,
+}
+
+impl World {
+    /// A world of so many CPUs, spread over so many memory domains in turn.
+    #[must_use]
+    pub fn new(cpus: usize, domains: u32) -> Self {
+        let mut world = Self { cells: StdCell::default(), slots: Vec::new(), domains, events: StdCell::new(0) };
+        world.slots = (0..cpus)
+            .map(|cpu| {
+                let depth = world.named(format!("cpu{cpu}.depth"), Some(cpu), false);
+                let nodes: [_; LEVELS] = std::array::from_fn(|level| {
+                    let of = if level == 0 { format!("node{cpu}") } else { format!("node{cpu}/{level}") };
+                    let next = world.named(format!("{of}.next"), None, false);
+                    Node::from_cells(next, world.named(format!("{of}.grant"), None, false))
+                });
+                Slot::from_cells(depth, nodes)
+            })
+            .collect();
+        world
+    }
+
+    fn named(&self, name: String, private_to: Option<usize>, plain: bool) -> CheckCell {
+        let mut cells = self.cells.take();
+        cells.push(CellInfo { name, private_to, plain });
+        let id = CellId::try_from(cells.len() - 1).expect("a world has few cells");
+        self.cells.set(cells);
+        CheckCell(id)
+    }
+
+    /// A shared cell that holds 0.
+    pub fn cell(&self, name: impl Into<String>) -> CheckCell {
+        self.named(name.into(), None, false)
+    }
+
+    /// A cell of one CPU's own, such as a register whose last value a test looks at.
+    pub fn register(&self, cpu: usize, name: impl Into<String>) -> CheckCell {
+        self.named(name.into(), Some(cpu), false)
+    }
+
+    /// Data that is not atomic.
+    pub fn plain(&self, name: impl Into<String>) -> Plain {
+        Plain(self.named(name.into(), None, true).0)
+    }
+
+    pub(crate) fn infos(&self) -> Vec<CellInfo> {
+        let cells = self.cells.take();
+        self.cells.set(cells.clone());
+        cells
+    }
+
+    /// The events that some execution has counted so far.
+    pub(crate) fn events(&self) -> u64 {
+        self.events.get()
+    }
+}
+
+const PLAIN: Access = Access::relaxed("plain", "not atomic");
+
+/// Data that a lock protects. A touch that does not come after every earlier one, in the order that the memory model
+/// calls happens-before, is a race.
+#[derive(Debug)]
+pub struct Plain(CellId);
+
+impl Plain {
+    /// Reads and writes it.
+    #[track_caller]
+    pub fn touch(&self) {
+        ask(Kind::Touch, self.0, PLAIN, Location::caller());
+    }
+}
+
+/// A virtual CPU of a [`World`], as lock code sees it.
+pub struct CheckMachine<'w> {
+    world: &'w World,
+    cpu: usize,
+}
+
+impl<'w> CheckMachine<'w> {
+    /// CPU `cpu` of `world`.
+    #[must_use]
+    pub fn new(world: &'w World, cpu: usize) -> Self {
+        Self { world, cpu }
+    }
+
+    /// The number of this CPU.
+    #[must_use]
+    pub fn cpu(&self) -> usize {
+        self.cpu
+    }
+}
+
+const CHOOSE: Access = Access::relaxed("choose", "no access");
+const KICK: Access = Access::relaxed("kick", "no access");
+
+// SAFETY: each machine is used by the one virtual CPU whose number it has; slots are the world's; awaits return what
+// the explorer read for them, and it reads only what satisfies.
+unsafe impl Machine for CheckMachine<'_> {
+    type Cell = CheckCell;
+
+    fn here(&self) -> Option<Cpu> {
+        Cpu::new(self.cpu as u32)
+    }
+
+    fn slot(&self, cpu: Cpu) -> &Slot<CheckCell> {
+        &self.world.slots[cpu.index()]
+    }
+
+    #[track_caller]
+    fn until(&self, cell: &CheckCell, access: Access, done: impl Fn(u32) -> bool) -> u32 {
+        let decide = |v| done(v).then_some(v);
+        ask(Kind::Await(erase(&decide)), cell.0, access, Location::caller()) as u32
+    }
+
+    #[track_caller]
+    fn until_for(
+        &self,
+        cell: &CheckCell,
+        access: Access,
+        _budget: Budget,
+        done: impl Fn(u32) -> bool,
+    ) -> Result<u32, u32> {
+        let decide = |v| done(v).then_some(v);
+        result(ask(Kind::AwaitFor(erase(&decide)), cell.0, access, Location::caller()))
+    }
+
+    #[track_caller]
+    fn fence(&self, access: Access) {
+        ask(Kind::Fence, NO_CELL, access, Location::caller());
+    }
+
+    /// Nothing: a virtual CPU performs its accesses in program order, as its own interrupts see them.
+    fn signal_fence(&self) {}
+
+    /// Stands still: a bounded wait may end at any time all the same.
+    fn now(&self) -> u64 {
+        0
+    }
+
+    fn domain(&self, cpu: Cpu) -> u32 {
+        cpu.index() as u32 % self.world.domains
+    }
+
+    #[track_caller]
+    fn wait(&self, cell: &CheckCell, value: u32, access: Access) {
+        ask(Kind::Wait(value), cell.0, access, Location::caller());
+    }
+
+    #[track_caller]
+    fn kick(&self, cpu: Cpu) {
+        ask(Kind::Kick(cpu.index() as u16), NO_CELL, KICK, Location::caller());
+    }
+
+    #[track_caller]
+    fn choose(&self, n: u32) -> u32 {
+        ask(Kind::Choose(n), NO_CELL, CHOOSE, Location::caller()) as u32
+    }
+
+    fn count(&self, event: Event) {
+        self.world.events.set(self.world.events.get() | 1 << event as u64);
+    }
+}

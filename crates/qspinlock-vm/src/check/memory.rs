@@ -1,0 +1,255 @@
+//! The weak memory: C11 release/acquire with relaxed accesses, release sequences and SC fences; no load buffering.
+//!
+//! A cell is its *messages*, in modification order. A CPU has a *view*: for each cell, the oldest message that it may
+//! still read. A load reads any message not older than the view. A store goes anywhere newer than the view, but not
+//! between a read-modify-write and what that one read. A read-modify-write stands next to what it reads, and its
+//! message carries the view of that one on: a release sequence. Reading a message with acquire joins its view.
+//!
+//! Not modelled: load buffering (a load that reads from a store which depends on it or follows it in program order)
+//! and its relatives; accesses of mixed sizes. Every execution found here is one that C11 allows.
+
+use super::op::{acquires, releases};
+use qspinlock::machine::Ordering;
+
+/// Cells that one exploration may touch. A view is an array of this many bytes.
+pub(crate) const MAX_CELLS: usize = 32;
+
+/// For each cell, the index of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct View(pub(crate) [u8; MAX_CELLS]);
+
+impl View {
+    pub(crate) const ZERO: Self = Self([0; MAX_CELLS]);
+
+    fn join(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine = (*mine).max(theirs);
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Message {
+    pub(crate) value: u32,
+    /// It follows, with nothing between, the message that a read-modify-write read.
+    pub(crate) from_rmw: bool,
+    pub(crate) view: View,
+}
+
+/// What a CPU knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Views {
+    /// What it may still read.
+    pub(crate) current: View,
+    /// What an acquire fence would add: the views of all messages it read.
+    pub(crate) acquire: View,
+    /// What its relaxed stores publish: the view at its last release fence.
+    pub(crate) release: View,
+}
+
+/// All cells, and what each CPU knows of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Memory {
+    /// The messages of all cells, cell by cell, each in modification order.
+    messages: Vec<Message>,
+    /// How many messages each cell has.
+    counts: [u8; MAX_CELLS],
+    pub(crate) cpus: Vec<Views>,
+    /// What the SC fences so far have seen, together.
+    sc: View,
+}
+
+impl Memory {
+    /// Cells that hold 0.
+    pub(crate) fn new(cells: usize, cpus: usize) -> Self {
+        let mut counts = [0; MAX_CELLS];
+        counts[..cells].fill(1);
+        let views = Views { current: View::ZERO, acquire: View::ZERO, release: View::ZERO };
+        let first = Message { value: 0, from_rmw: false, view: View::ZERO };
+        Self { messages: vec![first; cells], counts, cpus: vec![views; cpus], sc: View::ZERO }
+    }
+
+    fn start(&self, cell: usize) -> usize {
+        self.counts[..cell].iter().map(|&n| usize::from(n)).sum()
+    }
+
+    /// The messages of a cell.
+    pub(crate) fn of(&self, cell: usize) -> &[Message] {
+        let start = self.start(cell);
+        &self.messages[start..start + usize::from(self.counts[cell])]
+    }
+
+    /// The last value in modification order.
+    pub(crate) fn newest(&self, cell: usize) -> u32 {
+        self.of(cell).last().expect("a cell has a message").value
+    }
+
+    /// The indices of the messages that a CPU may read.
+    pub(crate) fn readable(&self, cpu: usize, cell: usize) -> std::ops::Range<usize> {
+        usize::from(self.cpus[cpu].current.0[cell])..usize::from(self.counts[cell])
+    }
+
+    /// Reads message `index`.
+    pub(crate) fn read(&mut self, cpu: usize, cell: usize, index: usize, order: Ordering) -> u32 {
+        let message = self.of(cell)[index];
+        let views = &mut self.cpus[cpu];
+        views.current.0[cell] = views.current.0[cell].max(index as u8);
+        if acquires(order) {
+            views.current.join(&message.view);
+        }
+        views.acquire.join(&message.view);
+        views.acquire.join(&views.current);
+        message.value
+    }
+
+    /// The places where a CPU may store: a new message gets that index.
+    pub(crate) fn places(&self, cpu: usize, cell: usize) -> impl Iterator<Item = usize> {
+        let first = usize::from(self.cpus[cpu].current.0[cell]) + 1;
+        (first..=self.of(cell).len()).filter(move |&at| self.of(cell).get(at).is_none_or(|m| !m.from_rmw))
+    }
+
+    /// Stores at a place.
+    pub(crate) fn write(&mut self, cpu: usize, cell: usize, at: usize, value: u32, order: Ordering) {
+        self.insert(cpu, cell, at, value, order, None);
+    }
+
+    /// Whether a read-modify-write may read message `index`: nobody stands next to it yet.
+    pub(crate) fn modifiable(&self, cell: usize, index: usize) -> bool {
+        self.of(cell).get(index + 1).is_none_or(|m| !m.from_rmw)
+    }
+
+    /// Reads message `index` and writes next to it.
+    pub(crate) fn modify(&mut self, cpu: usize, cell: usize, index: usize, value: u32, order: Ordering) {
+        let sequence = self.of(cell)[index].view;
+        self.read(cpu, cell, index, order);
+        self.insert(cpu, cell, index + 1, value, order, Some(sequence));
+    }
+
+    fn insert(&mut self, cpu: usize, cell: usize, at: usize, value: u32, order: Ordering, sequence: Option<View>) {
+        let shift = |view: &mut View| view.0[cell] += u8::from(usize::from(view.0[cell]) >= at);
+        self.messages.iter_mut().for_each(|m| shift(&mut m.view));
+        for views in &mut self.cpus {
+            shift(&mut views.current);
+            shift(&mut views.acquire);
+            shift(&mut views.release);
+        }
+        shift(&mut self.sc);
+
+        let views = &mut self.cpus[cpu];
+        views.current.0[cell] = at as u8;
+        views.acquire.join(&views.current);
+        let mut view = if releases(order) { views.current } else { views.release };
+        view.0[cell] = at as u8;
+        if let Some(mut sequence) = sequence {
+            shift(&mut sequence);
+            view.join(&sequence);
+        }
+        let place = self.start(cell) + at;
+        self.messages.insert(place, Message { value, from_rmw: sequence.is_some(), view });
+        self.counts[cell] = self.counts[cell].checked_add(1).expect("fewer than 256 messages of a cell matter");
+    }
+
+    pub(crate) fn fence(&mut self, cpu: usize, order: Ordering) {
+        let views = &mut self.cpus[cpu];
+        if acquires(order) {
+            views.current = views.acquire;
+        }
+        if order == Ordering::SeqCst {
+            views.current.join(&self.sc);
+            self.sc = views.current;
+            views.acquire.join(&views.current);
+        }
+        if releases(order) {
+            views.release = views.current;
+        }
+    }
+
+    /// A CPU touches plain data. False if it does not know of the last touch: a race.
+    ///
+    /// Such a cell has one message, whose value says whether it was touched at all; a view of 1 knows of the last.
+    pub(crate) fn touch(&mut self, cpu: usize, cell: usize) -> bool {
+        let start = self.start(cell);
+        let known = self.messages[start].value == 0 || self.cpus[cpu].current.0[cell] == 1;
+        self.messages[start].value = 1;
+        self.messages.iter_mut().for_each(|m| m.view.0[cell] = 0);
+        for views in &mut self.cpus {
+            views.current.0[cell] = 0;
+            views.acquire.0[cell] = 0;
+            views.release.0[cell] = 0;
+        }
+        self.sc.0[cell] = 0;
+        self.cpus[cpu].current.0[cell] = 1;
+        self.cpus[cpu].acquire.0[cell] = 1;
+        known
+    }
+
+    /// Reads or writes a cell that only this CPU ever touches.
+    pub(crate) fn private(&mut self, cell: usize) -> &mut u32 {
+        let start = self.start(cell);
+        &mut self.messages[start].value
+    }
+
+    /// What a CPU that has ended knows is known to nobody.
+    pub(crate) fn end(&mut self, cpu: usize) {
+        self.cpus[cpu] = Views { current: View::ZERO, acquire: View::ZERO, release: View::ZERO };
+    }
+
+    /// Forgets what nobody can tell apart: messages that no running CPU may read any more, and the difference between
+    /// views of them. `runs` says which CPUs still run.
+    pub(crate) fn collect(&mut self, runs: impl Fn(usize) -> bool, fences: bool) {
+        let mut oldest = [u8::MAX; MAX_CELLS];
+        for (_, views) in self.cpus.iter().enumerate().filter(|(cpu, _)| runs(*cpu)) {
+            for (oldest, current) in oldest.iter_mut().zip(views.current.0) {
+                *oldest = (*oldest).min(current);
+            }
+        }
+        let mut start = 0;
+        let mut dropped = [0; MAX_CELLS];
+        for cell in 0..MAX_CELLS {
+            let count = self.counts[cell];
+            if count > 0 {
+                // The newest stays, for whoever comes to read it at the end.
+                dropped[cell] = oldest[cell].min(count - 1);
+                self.messages.drain(start..start + usize::from(dropped[cell]));
+                self.counts[cell] -= dropped[cell];
+                // What the first one followed is gone.
+                self.messages[start].from_rmw = false;
+                start += usize::from(self.counts[cell]);
+            }
+        }
+        let renumber = |view: &mut View| {
+            for (index, dropped) in view.0.iter_mut().zip(dropped) {
+                *index = index.saturating_sub(dropped);
+            }
+        };
+        self.messages.iter_mut().for_each(|m| renumber(&mut m.view));
+        renumber(&mut self.sc);
+        for views in &mut self.cpus {
+            renumber(&mut views.current);
+            if fences {
+                renumber(&mut views.acquire);
+                renumber(&mut views.release);
+            } else {
+                // No fence will ever look at these.
+                views.acquire = View::ZERO;
+                views.release = View::ZERO;
+            }
+        }
+    }
+
+    /// Everything, as bytes that are equal if and only if the memories are.
+    pub(crate) fn bytes(&self, out: &mut Vec<u8>, cells: usize) {
+        out.extend_from_slice(&self.counts[..cells]);
+        for message in &self.messages {
+            out.extend_from_slice(&message.value.to_ne_bytes());
+            out.push(u8::from(message.from_rmw));
+            out.extend_from_slice(&message.view.0[..cells]);
+        }
+        for views in &self.cpus {
+            for view in [&views.current, &views.acquire, &views.release] {
+                out.extend_from_slice(&view.0[..cells]);
+            }
+        }
+        out.extend_from_slice(&self.sc.0[..cells]);
+    }
+}

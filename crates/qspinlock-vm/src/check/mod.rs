@@ -1,0 +1,20 @@
+//! A model checker.
+
+mod automaton;
+#[cfg(target_arch = "x86_64")]
+mod fiber;
+mod ghost;
+mod machine;
+mod memory;
+mod op;
+mod scenario;
+mod search;
+mod trace;
+
+pub use automaton::{Keep, Program};
+pub use ghost::Promises;
+pub use machine::{CheckCell, CheckMachine, Plain, World};
+pub use op::Mark;
+pub use scenario::{Lock, Scenario};
+pub use search::{Broken, MAX_CPUS, Model, Outcome, Search, Verdict, explore, replay};
+pub use trace::{Micro, Trace};
