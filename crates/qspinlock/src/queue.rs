@@ -82,12 +82,16 @@ impl Tail {
     }
 }
 
-const INIT_NEXT: Access = Access::relaxed("node.init-next", "published by tail.exchange and node.link");
-const INIT_GRANT: Access = Access::relaxed("node.init-grant", "published by tail.exchange and node.link");
-const LINK: Access = Access::release("node.link", "node.next: publishes the linker's own node, initialised");
-const NEXT: Access = Access::acquire("node.next", "node.link: the index is followed, and its node granted");
-const GRANT: Access = Access::release("node.grant", "node.granted: whoever is granted follows the granter");
-const GRANTED: Access = Access::acquire("node.granted", "node.grant");
+// No access to a node has an order of its own: the lock word has it all. Whoever follows us has exchanged the tail
+// after us (acquire), so finds our node initialised; and we reach for our successor only after we have claimed the word
+// (acquire), in whose chain of read-modify-writes its exchange (release) comes before. A flavour that hands over more
+// than the baton must order that itself.
+const INIT_NEXT: Access = Access::relaxed("node.init-next", "tail.exchange publishes it");
+const INIT_GRANT: Access = Access::relaxed("node.init-grant", "tail.exchange publishes it");
+const LINK: Access = Access::relaxed("node.link", "tail.exchange published our node, and showed us the predecessor's");
+const NEXT: Access = Access::relaxed("node.next", "the claim has acquired the successor's tail.exchange");
+const GRANT: Access = Access::relaxed("node.grant", "whoever is granted takes nothing from us: it claims the word");
+const GRANTED: Access = Access::relaxed("node.granted", "the claim that follows acquires");
 
 /// Where one context waits. Only its owner initialises it, only its predecessor grants it, only its successor
 /// links to it.

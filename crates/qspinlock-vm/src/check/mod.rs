@@ -1,5 +1,6 @@
 //! A model checker.
 
+mod audit;
 mod automaton;
 #[cfg(target_arch = "x86_64")]
 mod fiber;
@@ -11,10 +12,11 @@ mod scenario;
 mod search;
 mod trace;
 
+pub use audit::{Fate, Finding, audit, weaker};
 pub use automaton::{Keep, Program};
 pub use ghost::Promises;
 pub use machine::{CheckCell, CheckMachine, Plain, World};
 pub use op::Mark;
-pub use scenario::{Lock, Scenario};
+pub use scenario::{Handler, Lock, Scenario};
 pub use search::{Broken, MAX_CPUS, Model, Outcome, Search, Verdict, explore, replay};
 pub use trace::{Micro, Trace};

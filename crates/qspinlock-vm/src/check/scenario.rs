@@ -1,49 +1,81 @@
 //! Scenarios: a lock, so many CPUs, and what they do with it.
 
+use std::convert::Infallible;
+use std::fmt;
+use std::rc::Rc;
+use std::str::FromStr;
+
 use qspinlock::RawSpinLock;
 use qspinlock::slowpath::{Native, SlowPath, TestAndSet};
 
 use super::automaton::Program;
 use super::ghost::Promises;
-use super::machine::{CheckMachine, World};
-use super::search::{Model, Outcome, Search, explore};
+use super::machine::{CheckMachine, Plain, World};
+use super::search::{MAX_CPUS, Model, Outcome, Search, explore, replay};
+use super::trace::Trace;
 
-/// A lock that can be explored. A slow path joins by a line here and one in `with`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Lock {
-    /// The queued spinlock.
-    Native,
-    /// The fallback without a queue.
-    TestAndSet,
+macro_rules! locks {
+    ($($(#[doc = $about:literal])* $variant:ident = $path:ty, fifo: $fifo:literal, bypass_once: $once:literal;)*) => {
+        /// A slow path that can be explored.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Lock {
+            $($(#[doc = $about])* $variant,)*
+        }
+
+        impl Lock {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its name, as the user writes it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => <$path as SlowPath<CheckMachine<'_>>>::NAME,)* }
+            }
+
+            /// What it promises beyond exclusion and progress.
+            #[must_use]
+            pub const fn promises(self) -> Promises {
+                match self { $(Self::$variant => Promises { fifo: $fifo, bypass_once: $once },)* }
+            }
+
+            fn model(self, scenario: &Scenario, world: &World, with: impl FnOnce(Model<'_>)) {
+                match self { $(Self::$variant => with(scenario.model::<$path>(world)),)* }
+            }
+        }
+    };
 }
 
-impl Lock {
-    /// All of them.
-    pub const ALL: &'static [Self] = &[Self::Native, Self::TestAndSet];
+locks! {
+    /// The queued spinlock.
+    Native = Native, fifo: true, bypass_once: true;
+    /// The fallback without a queue.
+    TestAndSet = TestAndSet, fifo: false, bypass_once: false;
+}
 
-    /// Its name, as the user writes it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::TestAndSet => "test-and-set",
-        }
-    }
+impl FromStr for Lock {
+    type Err = String;
 
-    /// What it promises beyond exclusion and progress.
-    #[must_use]
-    pub const fn promises(self) -> Promises {
-        match self {
-            Self::Native => Promises { fifo: true, bypass_once: true },
-            Self::TestAndSet => Promises { fifo: false, bypass_once: false },
-        }
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.iter().copied().find(|lock| lock.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|lock| lock.name()).collect();
+            format!("unknown lock '{name}'; known are {}", names.join(", "))
+        })
     }
+}
+
+/// What an interrupt does with locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Handler {
+    /// Takes and releases another lock, which only interrupts take.
+    Other,
+    /// Tries the same lock, and does a section if it gets it. Waiting for it could be waiting for whom it interrupted.
+    Same,
 }
 
 /// What is explored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Scenario {
-    /// The lock.
+    /// The slow path.
     pub lock: Lock,
     /// CPUs that contend.
     pub cpus: usize,
@@ -51,53 +83,139 @@ pub struct Scenario {
     pub acquires: usize,
     /// Memory domains that the CPUs are spread over.
     pub domains: u32,
-    /// Interrupts that may arrive on each CPU, at any step.
+    /// Interrupts that may arrive on each CPU, before any access.
     pub interrupts: u8,
+    /// What they do.
+    pub handler: Handler,
 }
 
 impl Scenario {
+    /// So many CPUs that acquire so often; no interrupts, one domain.
+    #[must_use]
+    pub const fn new(lock: Lock, cpus: usize, acquires: usize) -> Self {
+        Self { lock, cpus, acquires, domains: 1, interrupts: 0, handler: Handler::Other }
+    }
+
+    /// The same, with interrupts.
+    #[must_use]
+    pub const fn interrupted(self, interrupts: u8, handler: Handler) -> Self {
+        Self { interrupts, handler, ..self }
+    }
+
+    /// Whether it can be explored at all.
+    ///
+    /// # Errors
+    /// What makes no sense, and what would.
+    pub fn validate(&self) -> Result<(), String> {
+        let ranges = [
+            ("CPUs", self.cpus, 1, MAX_CPUS),
+            ("acquisitions", self.acquires, 1, 16),
+            ("domains", self.domains as usize, 1, MAX_CPUS),
+            ("interrupts", self.interrupts.into(), 0, 8),
+        ];
+        for (what, is, least, most) in ranges {
+            if !(least..=most).contains(&is) {
+                return Err(format!("{is} {what}: at least {least} and at most {most} can be explored"));
+            }
+        }
+        Ok(())
+    }
+
     /// Explores it.
     #[must_use]
     pub fn explore(&self, search: &Search) -> Outcome {
         let world = World::new(self.cpus, self.domains);
-        match self.lock {
-            Lock::Native => explore(self.model::<Native>(&world), search),
-            Lock::TestAndSet => explore(self.model::<TestAndSet>(&world), search),
-        }
+        let mut outcome = None;
+        self.lock.model(self, &world, |model| outcome = Some(explore(model, search)));
+        outcome.expect("every lock has a model")
+    }
+
+    /// Follows one execution of it. What broke in it, if anything did.
+    ///
+    /// # Errors
+    /// If the choices lead nowhere: they are of other code.
+    pub fn replay(&self, search: &Search, choices: &[u32]) -> Result<(Option<String>, Trace), String> {
+        let world = World::new(self.cpus, self.domains);
+        let mut result = Ok((None, Trace::default()));
+        self.lock.model(self, &world, |model| result = replay(model, search, choices));
+        result
     }
 
     fn model<'w, S>(&self, world: &'w World) -> Model<'w>
     where
-        S: for<'a> SlowPath<CheckMachine<'a>, Error = std::convert::Infallible> + 'static,
+        S: SlowPath<CheckMachine<'w>, Error = Infallible> + 'static,
     {
-        let cell = world.cell("word");
-        let id = cell.id();
-        let lock = std::rc::Rc::new(RawSpinLock::<CheckMachine<'w>, S>::from_cell(cell));
-        let data = std::rc::Rc::new(world.plain("data"));
+        let lock = Rc::new(Guarded::<S>::new(world, "word", "data"));
+        let other = Rc::new(Guarded::<S>::new(world, "word2", "data2"));
         let programs = (0..self.cpus)
             .map(|cpu| {
-                let machine = CheckMachine::new(world, cpu);
-                let (lock, data) = (lock.clone(), data.clone());
+                let (mine, same, other) = (lock.clone(), lock.clone(), other.clone());
+                let interrupt: Box<dyn Fn() + 'w> = match self.handler {
+                    Handler::Other => Box::new(move || other.section(&CheckMachine::new(world, cpu))),
+                    Handler::Same => Box::new(move || same.try_section(&CheckMachine::new(world, cpu))),
+                };
                 Program {
                     sections: self.acquires,
-                    section: Box::new(move |_| {
-                        let Ok(()) = lock.acquire_on(&machine);
-                        data.touch();
-                        // SAFETY: acquired above.
-                        unsafe { lock.release_on(&machine) };
-                    }),
-                    interrupt: None,
+                    section: Box::new(move |_| mine.section(&CheckMachine::new(world, cpu))),
+                    interrupt: (self.interrupts > 0).then_some(interrupt),
                 }
             })
             .collect();
         Model {
             world,
             programs,
-            symmetric: true,
-            interrupts: 0,
-            words: if std::env::var("NOGHOST").is_ok() { vec![] } else { vec![id] },
+            symmetric: self.domains == 1,
+            interrupts: self.interrupts,
+            words: vec![lock.word, other.word],
             promises: self.lock.promises(),
             ends_clean: true,
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}x{}", self.lock.name(), self.cpus, self.acquires)?;
+        if self.interrupts > 0 {
+            let handler = if self.handler == Handler::Same { "same" } else { "other" };
+            write!(f, ", {} interrupt(s) on the {handler} lock", self.interrupts)?;
+        }
+        if self.domains > 1 {
+            write!(f, ", {} domains", self.domains)?;
+        }
+        Ok(())
+    }
+}
+
+/// A lock and the data that it protects.
+struct Guarded<'w, S> {
+    lock: RawSpinLock<CheckMachine<'w>, S>,
+    word: super::op::CellId,
+    data: Plain,
+}
+
+impl<'w, S> Guarded<'w, S>
+where
+    S: SlowPath<CheckMachine<'w>, Error = Infallible>,
+{
+    fn new(world: &'w World, word: &str, data: &str) -> Self {
+        let cell = world.cell(word);
+        let word = cell.id();
+        Self { lock: RawSpinLock::from_cell(cell), word, data: world.plain(data) }
+    }
+
+    fn section(&self, m: &CheckMachine<'w>) {
+        let Ok(()) = self.lock.acquire_on(m);
+        self.data.touch();
+        // SAFETY: acquired above.
+        unsafe { self.lock.release_on(m) };
+    }
+
+    fn try_section(&self, m: &CheckMachine<'w>) {
+        if self.lock.try_acquire_on(m) {
+            self.data.touch();
+            // SAFETY: acquired above.
+            unsafe { self.lock.release_on(m) };
         }
     }
 }
