@@ -5,6 +5,7 @@ mod failure;
 mod locks;
 mod probe;
 mod torture;
+mod ui;
 
 use std::process::ExitCode;
 
