@@ -1,6 +1,7 @@
 //! `qspin`: probe a machine, and measure and torture the qspinlock family on it.
 
 mod bench;
+mod check;
 mod failure;
 mod locks;
 mod probe;
@@ -26,6 +27,8 @@ enum Command {
     Probe(probe::Args),
     /// Measure the locks beside those people use today
     Bench(bench::Args),
+    /// Explore every execution of the lock code under a weak memory
+    Check(check::Args),
     /// Try to break a lock
     Torture(torture::Args),
 }
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Probe(args) => probe::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Torture(args) => torture::run(&args),
     };
     match result {

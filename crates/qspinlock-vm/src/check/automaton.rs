@@ -23,8 +23,8 @@ pub struct Program<'w> {
     pub sections: usize,
     /// One section. Called with its number.
     pub section: Box<dyn Fn(usize) + 'w>,
-    /// What an interrupt does, if any may arrive.
-    pub interrupt: Option<Box<dyn Fn() + 'w>>,
+    /// What an interrupt does, if any may arrive. Called with the number of others that it nests over.
+    pub interrupt: Option<Box<dyn Fn(usize) + 'w>>,
 }
 
 /// How local states are told apart.
@@ -118,16 +118,18 @@ pub(crate) fn issue(op: Op) -> Answer {
             #[cfg(not(target_arch = "x86_64"))]
             None => unreachable!("only replays here"),
         };
-        if answer != INTERRUPT {
+        if answer & INTERRUPT == 0 {
             return answer;
         }
         let shared = current();
         let cpu = shared.run.borrow().cpu;
-        let handler: *const dyn Fn() = &**shared.programs[cpu].interrupt.as_ref().expect("an interrupt has a handler");
+        let handler: *const dyn Fn(usize) =
+            &**shared.programs[cpu].interrupt.as_ref().expect("an interrupt has a handler");
         // The frame below must hold nothing that needs dropping: it may be copied, or abandoned.
         drop(shared);
         // SAFETY: the programs outlive the run.
-        unsafe { (*handler)() }
+        unsafe { (*handler)((answer ^ INTERRUPT) as usize) }
+        issue(ended(Kind::Return));
     }
 }
 
@@ -165,7 +167,7 @@ fn next_replayed(op: Op) -> Option<Answer> {
     resume_unwind(Box::new(Suspended))
 }
 
-/// An operation that is none: the program has ended.
+/// An operation that is none: the program, or a handler, has ended.
 fn ended(kind: Kind) -> Op {
     const END: Access = Access::relaxed("end", "no access");
     Op { kind, cell: NO_CELL, access: END, site: std::panic::Location::caller() }

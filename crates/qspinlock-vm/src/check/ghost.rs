@@ -11,8 +11,8 @@ pub struct Promises {
     /// Who has queued is served in the order of queueing, nobody takes the pending lane past a queue, and each
     /// hand-off makes exactly the next in line the head.
     pub fifo: bool,
-    /// A waiter is passed by each other CPU, by a claim without waiting, at most once.
-    pub bypass_once: bool,
+    /// How often, at most, a waiter is passed by each other CPU, by a claim without waiting.
+    pub bypass: Option<u8>,
 }
 
 const MOST: usize = 8;
@@ -27,8 +27,8 @@ pub(crate) struct Ghost {
     promoted: bool,
     /// CPU + 1 in the pending lane.
     pending: u8,
-    /// For each waiting CPU: who has passed it, a bit each.
-    passed_by: [u8; MOST],
+    /// For each waiting CPU: how often each other has passed it, four bits each.
+    passed_by: [u32; MOST],
 }
 
 impl Ghost {
@@ -41,20 +41,19 @@ impl Ghost {
                     return Err(format!("fifo: cpu {cpu} took the pending lane past a queue"));
                 }
                 self.pending = cpu as u8 + 1;
-                self.passed_by[cpu] = 0;
             }
             "tail.exchange" => {
                 let me = Value::from_bits(new).tail().expect("an exchange leaves a tail").code() as u16;
                 self.promoted |= self.length == 0;
                 self.queue[usize::from(self.length)] = me;
                 self.length += 1;
-                self.passed_by[cpu] = 0;
             }
             "word.claim-pending" => {
                 if usize::from(self.pending) != cpu + 1 {
                     return Err(format!("fifo: cpu {cpu} claims from a pending lane that is not its own"));
                 }
                 self.pending = 0;
+                self.passed_by[cpu] = 0;
             }
             "word.claim-sole" | "word.claim-head" => {
                 let first = queue.first().map(|&code| cpu_of(code));
@@ -65,14 +64,17 @@ impl Ghost {
                 self.length = self.length.saturating_sub(1);
                 self.queue[usize::from(self.length)] = 0;
                 self.promoted = false;
+                self.passed_by[cpu] = 0;
             }
-            "word.try" | "word.barge" if promises.bypass_once => {
+            // A waiter without a node barges, and promises nothing.
+            "word.try" if let Some(most) = promises.bypass => {
                 let pending = usize::from(self.pending).checked_sub(1);
                 for waiter in queue.iter().map(|&code| cpu_of(code)).chain(pending).filter(|&w| w != cpu) {
-                    if self.passed_by[waiter] & 1 << cpu != 0 {
-                        return Err(format!("bypass: cpu {cpu} passed the waiting cpu {waiter} a second time"));
+                    if self.passed_by[waiter] >> (4 * cpu) & 0xf >= u32::from(most) {
+                        let times = if most == 1 { "a second time".to_owned() } else { format!("over {most} times") };
+                        return Err(format!("bypass: cpu {cpu} passed the waiting cpu {waiter} {times}"));
                     }
-                    self.passed_by[waiter] |= 1 << cpu;
+                    self.passed_by[waiter] += 1 << (4 * cpu);
                 }
             }
             _ => {}
@@ -99,7 +101,7 @@ impl Ghost {
     pub(crate) fn bytes(&self, out: &mut Vec<u8>) {
         self.queue.iter().for_each(|code| out.extend_from_slice(&code.to_ne_bytes()));
         out.extend_from_slice(&[self.length, u8::from(self.promoted), self.pending]);
-        out.extend_from_slice(&self.passed_by);
+        self.passed_by.iter().for_each(|by| out.extend_from_slice(&by.to_ne_bytes()));
     }
 }
 

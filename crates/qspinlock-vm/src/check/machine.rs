@@ -72,13 +72,15 @@ pub struct World {
     slots: Vec<Slot<CheckCell>>,
     domains: u32,
     events: StdCell<u64>,
+    nodeless: usize,
 }
 
 impl World {
     /// A world of so many CPUs, spread over so many memory domains in turn.
     #[must_use]
     pub fn new(cpus: usize, domains: u32) -> Self {
-        let mut world = Self { cells: StdCell::default(), slots: Vec::new(), domains, events: StdCell::new(0) };
+        let mut world =
+            Self { cells: StdCell::default(), slots: Vec::new(), domains, events: StdCell::new(0), nodeless: 0 };
         world.slots = (0..cpus)
             .map(|cpu| {
                 let depth = world.named(format!("cpu{cpu}.depth"), Some(cpu), false);
@@ -91,6 +93,12 @@ impl World {
             })
             .collect();
         world
+    }
+
+    /// The same, in which the last so many CPUs have no queue node.
+    #[must_use]
+    pub fn with_nodeless(self, nodeless: usize) -> Self {
+        Self { nodeless, ..self }
     }
 
     fn named(&self, name: String, private_to: Option<usize>, plain: bool) -> CheckCell {
@@ -172,7 +180,8 @@ unsafe impl Machine for CheckMachine<'_> {
     type Cell = CheckCell;
 
     fn here(&self) -> Option<Cpu> {
-        Cpu::new(self.cpu as u32)
+        let has_node = self.cpu + self.world.nodeless < self.world.slots.len();
+        has_node.then(|| Cpu::new(self.cpu as u32)).flatten()
     }
 
     fn slot(&self, cpu: Cpu) -> &Slot<CheckCell> {

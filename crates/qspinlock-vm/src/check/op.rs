@@ -32,19 +32,12 @@ pub(crate) enum Kind {
     Choose(u32),
     /// Touches plain data, exclusively: it must come after every earlier touch.
     Touch,
-    /// The section is at a point that a property speaks of.
-    Mark(Mark),
+    /// An interrupt handler has ended.
+    Return,
     /// The program of this CPU has ended.
     Done,
     /// It has panicked; the text is with the automaton.
     Panicked,
-}
-
-/// Points in a test section that properties speak of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mark {
-    /// An assertion of the section itself failed.
-    Failed(&'static str),
 }
 
 /// An operation, and where in the lock's source it stands.
@@ -72,7 +65,8 @@ pub(crate) const fn result(answer: Answer) -> Result<u32, u32> {
     if answer >> 32 & 1 == 0 { Ok(answer as u32) } else { Err(answer as u32) }
 }
 
-/// Not an answer: an interrupt arrives before the operation, which is then issued again.
+/// Not an answer: an interrupt arrives before the operation, which is then issued again. The low bits say over how many
+/// others it nests.
 pub(crate) const INTERRUPT: Answer = 1 << 40;
 
 pub(crate) const fn acquires(order: Ordering) -> bool {

@@ -11,11 +11,11 @@ use qspinlock::slowpath::{Native, SlowPath, TestAndSet};
 use super::automaton::Program;
 use super::ghost::Promises;
 use super::machine::{CheckMachine, Plain, World};
-use super::search::{MAX_CPUS, Model, Outcome, Search, explore, replay};
+use super::search::{MAX_CPUS, MAX_WORDS, Model, Outcome, Search, explore, replay};
 use super::trace::Trace;
 
 macro_rules! locks {
-    ($($(#[doc = $about:literal])* $variant:ident = $path:ty, fifo: $fifo:literal, bypass_once: $once:literal;)*) => {
+    ($($(#[doc = $about:literal])* $variant:ident = $path:ty, fifo: $fifo:literal, bypass: $bypass:literal;)*) => {
         /// A slow path that can be explored.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Lock {
@@ -35,7 +35,7 @@ macro_rules! locks {
             /// What it promises beyond exclusion and progress.
             #[must_use]
             pub const fn promises(self) -> Promises {
-                match self { $(Self::$variant => Promises { fifo: $fifo, bypass_once: $once },)* }
+                match self { $(Self::$variant => Promises { fifo: $fifo, bypass: if $bypass { Some(1) } else { None } },)* }
             }
 
             fn model(self, scenario: &Scenario, world: &World, with: impl FnOnce(Model<'_>)) {
@@ -47,9 +47,9 @@ macro_rules! locks {
 
 locks! {
     /// The queued spinlock.
-    Native = Native, fifo: true, bypass_once: true;
+    Native = Native, fifo: true, bypass: true;
     /// The fallback without a queue.
-    TestAndSet = TestAndSet, fifo: false, bypass_once: false;
+    TestAndSet = TestAndSet, fifo: false, bypass: false;
 }
 
 impl FromStr for Lock {
@@ -66,7 +66,7 @@ impl FromStr for Lock {
 /// What an interrupt does with locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Handler {
-    /// Takes and releases another lock, which only interrupts take.
+    /// Takes and releases another lock, which only interrupts take that nest as deep.
     Other,
     /// Tries the same lock, and does a section if it gets it. Waiting for it could be waiting for whom it interrupted.
     Same,
@@ -87,13 +87,15 @@ pub struct Scenario {
     pub interrupts: u8,
     /// What they do.
     pub handler: Handler,
+    /// CPUs, the last ones, that have no queue node.
+    pub nodeless: usize,
 }
 
 impl Scenario {
     /// So many CPUs that acquire so often; no interrupts, one domain.
     #[must_use]
     pub const fn new(lock: Lock, cpus: usize, acquires: usize) -> Self {
-        Self { lock, cpus, acquires, domains: 1, interrupts: 0, handler: Handler::Other }
+        Self { lock, cpus, acquires, domains: 1, interrupts: 0, handler: Handler::Other, nodeless: 0 }
     }
 
     /// The same, with interrupts.
@@ -111,7 +113,8 @@ impl Scenario {
             ("CPUs", self.cpus, 1, MAX_CPUS),
             ("acquisitions", self.acquires, 1, 16),
             ("domains", self.domains as usize, 1, MAX_CPUS),
-            ("interrupts", self.interrupts.into(), 0, 8),
+            ("interrupts", self.interrupts.into(), 0, MAX_WORDS - 1),
+            ("CPUs without a node", self.nodeless, 0, self.cpus),
         ];
         for (what, is, least, most) in ranges {
             if !(least..=most).contains(&is) {
@@ -124,7 +127,7 @@ impl Scenario {
     /// Explores it.
     #[must_use]
     pub fn explore(&self, search: &Search) -> Outcome {
-        let world = World::new(self.cpus, self.domains);
+        let world = self.world();
         let mut outcome = None;
         self.lock.model(self, &world, |model| outcome = Some(explore(model, search)));
         outcome.expect("every lock has a model")
@@ -135,10 +138,14 @@ impl Scenario {
     /// # Errors
     /// If the choices lead nowhere: they are of other code.
     pub fn replay(&self, search: &Search, choices: &[u32]) -> Result<(Option<String>, Trace), String> {
-        let world = World::new(self.cpus, self.domains);
+        let world = self.world();
         let mut result = Ok((None, Trace::default()));
         self.lock.model(self, &world, |model| result = replay(model, search, choices));
         result
+    }
+
+    fn world(&self) -> World {
+        World::new(self.cpus, self.domains).with_nodeless(self.nodeless)
     }
 
     fn model<'w, S>(&self, world: &'w World) -> Model<'w>
@@ -146,13 +153,18 @@ impl Scenario {
         S: SlowPath<CheckMachine<'w>, Error = Infallible> + 'static,
     {
         let lock = Rc::new(Guarded::<S>::new(world, "word", "data"));
-        let other = Rc::new(Guarded::<S>::new(world, "word2", "data2"));
+        // One for each depth of nesting: a handler must not wait for whom it interrupted.
+        let others: Rc<Vec<_>> = Rc::new(
+            (0..if self.handler == Handler::Other { self.interrupts } else { 0 })
+                .map(|n| Guarded::<S>::new(world, &format!("word/{n}"), &format!("data/{n}")))
+                .collect(),
+        );
         let programs = (0..self.cpus)
             .map(|cpu| {
-                let (mine, same, other) = (lock.clone(), lock.clone(), other.clone());
-                let interrupt: Box<dyn Fn() + 'w> = match self.handler {
-                    Handler::Other => Box::new(move || other.section(&CheckMachine::new(world, cpu))),
-                    Handler::Same => Box::new(move || same.try_section(&CheckMachine::new(world, cpu))),
+                let (mine, same, others) = (lock.clone(), lock.clone(), others.clone());
+                let interrupt: Box<dyn Fn(usize) + 'w> = match self.handler {
+                    Handler::Other => Box::new(move |depth| others[depth].section(&CheckMachine::new(world, cpu))),
+                    Handler::Same => Box::new(move |_| same.try_section(&CheckMachine::new(world, cpu))),
                 };
                 Program {
                     sections: self.acquires,
@@ -161,13 +173,18 @@ impl Scenario {
                 }
             })
             .collect();
+        let mut promises = self.lock.promises();
+        if self.handler == Handler::Same {
+            // Each context that looked before may pass once.
+            promises.bypass = promises.bypass.map(|most| most + self.interrupts);
+        }
         Model {
             world,
             programs,
-            symmetric: self.domains == 1,
+            symmetric: self.domains == 1 && self.nodeless == 0,
             interrupts: self.interrupts,
-            words: vec![lock.word, other.word],
-            promises: self.lock.promises(),
+            words: std::iter::once(lock.word).chain(others.iter().map(|other| other.word)).collect(),
+            promises,
             ends_clean: true,
         }
     }
@@ -178,7 +195,11 @@ impl fmt::Display for Scenario {
         write!(f, "{} {}x{}", self.lock.name(), self.cpus, self.acquires)?;
         if self.interrupts > 0 {
             let handler = if self.handler == Handler::Same { "same" } else { "other" };
-            write!(f, ", {} interrupt(s) on the {handler} lock", self.interrupts)?;
+            let s = if self.interrupts == 1 { "" } else { "s" };
+            write!(f, ", {} interrupt{s} on the {handler} lock", self.interrupts)?;
+        }
+        if self.nodeless > 0 {
+            write!(f, ", {} without a node", self.nodeless)?;
         }
         if self.domains > 1 {
             write!(f, ", {} domains", self.domains)?;

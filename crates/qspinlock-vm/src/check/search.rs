@@ -18,6 +18,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{self, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use qspinlock::machine::{Access, Ordering};
@@ -27,11 +29,14 @@ use super::automaton::{Automaton, Keep, LocalId, Program};
 use super::ghost::{Ghost, Promises};
 use super::machine::{CellInfo, World};
 use super::memory::{MAX_CELLS, Memory};
-use super::op::{Answer, CellId, INTERRUPT, Kind, Mark, NO_CELL, Op, no};
+use super::op::{Answer, CellId, INTERRUPT, Kind, NO_CELL, Op, no};
 use super::trace::{Micro, Trace};
 
 /// CPUs that one exploration may have.
 pub const MAX_CPUS: usize = 8;
+
+/// Lock words whose waiters one exploration may judge.
+pub(crate) const MAX_WORDS: usize = 4;
 
 /// What is explored: programs on the CPUs of a world, and what is promised.
 pub struct Model<'w> {
@@ -56,8 +61,10 @@ pub struct Model<'w> {
 pub struct Search {
     /// Give up after this time.
     pub time: Duration,
-    /// Give up when this many states are known.
-    pub states: usize,
+    /// Give up when the process takes so many bytes of memory. Where the system does not tell, there is no limit.
+    pub memory: usize,
+    /// Told how many states are known, now and then.
+    pub gauge: Option<Arc<AtomicUsize>>,
     /// Explore only executions in which a CPU that could go on is interrupted by another at most so often.
     pub preemptions: Option<u8>,
     /// See the module's docs.
@@ -78,7 +85,8 @@ impl Default for Search {
     fn default() -> Self {
         Self {
             time: Duration::from_secs(600),
-            states: 40_000_000,
+            memory: 8 << 30,
+            gauge: None,
             preemptions: None,
             blocks: true,
             start_order: true,
@@ -137,7 +145,9 @@ struct State {
     ended: u8,
     kicked: u8,
     interrupts_left: [u8; MAX_CPUS],
-    ghosts: [Ghost; 2],
+    /// Handlers that run on each CPU, one over the other.
+    nesting: [u8; MAX_CPUS],
+    ghosts: [Ghost; MAX_WORDS],
     last: u8,
     preemptions: u8,
 }
@@ -242,6 +252,7 @@ pub fn replay(model: Model<'_>, search: &Search, choices: &[u32]) -> Result<(Opt
 impl<'m, 'w> Explorer<'m, 'w> {
     fn new(model: &'m Model<'w>, search: &'m Search, programs: Vec<Program<'w>>) -> Self {
         assert!(programs.len() <= MAX_CPUS, "at most {MAX_CPUS} CPUs");
+        assert!(model.words.len() <= MAX_WORDS, "at most {MAX_WORDS} judged words");
         Self {
             model,
             search,
@@ -275,7 +286,8 @@ impl<'m, 'w> Explorer<'m, 'w> {
             ended: 0,
             kicked: 0,
             interrupts_left: [self.model.interrupts; MAX_CPUS],
-            ghosts: [Ghost::default(); 2],
+            nesting: [0; MAX_CPUS],
+            ghosts: [Ghost::default(); MAX_WORDS],
             last: u8::MAX,
             preemptions: 0,
         }
@@ -332,14 +344,22 @@ impl<'m, 'w> Explorer<'m, 'w> {
                     frontier.push_back((state, fresh));
                 }
             }
-            if parents.len() > self.search.states {
-                return Some((Verdict::Unfinished("the limit on states was reached"), parents.len(), finals));
-            }
-            if index % 256 == 0 && start.elapsed() > self.search.time {
-                return Some((Verdict::Unfinished("the time was up"), parents.len(), finals));
+            if index % 1024 == 0 {
+                if let Some(gauge) = &self.search.gauge {
+                    gauge.store(parents.len(), atomic::Ordering::Relaxed);
+                }
+                let over_time = start.elapsed() > self.search.time;
+                let over = if over_time { Some("the time is up") } else { self.over_memory() };
+                if let Some(why) = over {
+                    return Some((Verdict::Unfinished(why), parents.len(), finals));
+                }
             }
         }
         Some((Verdict::Holds, parents.len(), finals))
+    }
+
+    fn over_memory(&self) -> Option<&'static str> {
+        (resident()? > self.search.memory).then_some("the memory is used up")
     }
 
     /// The execution that leads to a state, and the step that broke after it.
@@ -500,6 +520,7 @@ impl<'m, 'w> Explorer<'m, 'w> {
         state.locals[..cpus].iter().for_each(|local| out.extend_from_slice(&local.to_ne_bytes()));
         out.extend_from_slice(&[state.started, state.ended, state.kicked, state.last, state.preemptions]);
         out.extend_from_slice(&state.interrupts_left[..cpus]);
+        out.extend_from_slice(&state.nesting[..cpus]);
         state.ghosts[..self.model.words.len()].iter().for_each(|ghost| ghost.bytes(out));
         xxh3_128(out)
     }
@@ -548,13 +569,14 @@ impl<'m, 'w> Explorer<'m, 'w> {
                 return Ok(());
             }
             Kind::Panicked => return Err(Stop::Broken(format!("panic: cpu {cpu}: {}", self.automaton.panic(local)))),
-            Kind::Mark(Mark::Failed(what)) => return Err(Stop::Broken(format!("section: cpu {cpu}: {what}"))),
             _ => {}
         }
         if self.model.interrupts > 0 && state.interrupts_left[cpu] > 0 {
             let mut state = state.clone();
             state.interrupts_left[cpu] -= 1;
-            self.answer(state, cpu, op, INTERRUPT, || "an interrupt arrives".to_owned(), phase, emit)?;
+            let answer = INTERRUPT | Answer::from(state.nesting[cpu]);
+            state.nesting[cpu] += 1;
+            self.answer(state, cpu, op, answer, || "an interrupt arrives".to_owned(), phase, emit)?;
         }
         self.answers(state, cpu, op, phase, emit)
     }
@@ -575,7 +597,7 @@ impl<'m, 'w> Explorer<'m, 'w> {
                 phase == Phase::Loads
             }
             Kind::Fence => phase == Phase::Loads || self.order_of(op.access) != Ordering::SeqCst,
-            Kind::Store(_) | Kind::Touch | Kind::Choose(_) | Kind::Mark(_) | Kind::Panicked => true,
+            Kind::Store(_) | Kind::Touch | Kind::Choose(_) | Kind::Return | Kind::Panicked => true,
         }
     }
 
@@ -643,6 +665,11 @@ impl<'m, 'w> Explorer<'m, 'w> {
                     let mut state = state;
                     state.kicked |= 1 << target;
                     self.answer(state, cpu, op, 0, || format!("cpu {target}"), Phase::Stores, emit)
+                }
+                Kind::Return => {
+                    let mut state = state;
+                    state.nesting[cpu] -= 1;
+                    self.answer(state, cpu, op, 0, String::new, phase, emit)
                 }
                 Kind::Choose(n) => (0..n).try_for_each(|choice| {
                     self.answer(state.clone(), cpu, op, choice.into(), || choice.to_string(), loads, emit)
@@ -818,6 +845,12 @@ impl<'m, 'w> Explorer<'m, 'w> {
             Stop::Broken(what)
         })
     }
+}
+
+/// Bytes of memory that this process takes, where the system tells.
+fn resident() -> Option<usize> {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    Some(pages.split(' ').nth(1)?.parse::<usize>().ok()? * 4096)
 }
 
 /// The code of the node that a cell's name, `node1.grant` or `node1/2.grant`, speaks of.

@@ -40,7 +40,8 @@ impl Micro {
             Kind::Kick(_) => "kick",
             Kind::Choose(_) => "choose",
             Kind::Touch => "touch",
-            Kind::Mark(_) | Kind::Done | Kind::Panicked => "end",
+            Kind::Return => "return",
+            Kind::Done | Kind::Panicked => "end",
         };
         Self { cpu, verb, access: op.access.name, cell, order, how, site: op.site }
     }

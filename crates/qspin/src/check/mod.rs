@@ -1,0 +1,212 @@
+//! `qspin check`: every execution of the lock code under a weak memory, and the audit of its orderings.
+
+mod audit;
+mod report;
+mod seed;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use qspinlock_vm::check::{Handler, Lock, Outcome, Scenario, Search, Verdict};
+
+use crate::failure::Failure;
+use crate::ui;
+use seed::Seed;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  qspin check                                 the queued lock, 3 CPUs, 2 acquisitions each
+  qspin check --lock native --cpus 4 --acquires 1
+  qspin check --cpus 2 --interrupts 1 --handler same
+  qspin check --all                           the whole matrix of scenarios
+  qspin check --weaken                        weaken every ordering; something must break
+  qspin check --replay SEED                   follow a failing execution again
+
+Every execution within the bounds is explored, under C11 release/acquire with relaxed accesses, release sequences
+and SC fences. Not modelled: load buffering, and accesses of mixed sizes.
+A limit that is reached is 'not finished', and exit code 1: it never passes.")]
+pub(crate) struct Args {
+    /// The slow path; may be given more than once [default: native, or all with --all and --weaken]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    lock: Vec<Lock>,
+    /// CPUs that contend
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    cpus: usize,
+    /// Acquisitions by each
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    acquires: usize,
+    /// Memory domains that the CPUs are spread over
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    domains: u32,
+    /// Interrupts that may arrive on each CPU, before any access
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    interrupts: u8,
+    /// What an interrupt does: take another lock, or try the same
+    #[arg(long, value_enum, default_value_t = HandlerArg::Other)]
+    handler: HandlerArg,
+    /// CPUs, the last ones, that have no queue node
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    nodeless: usize,
+    /// Give up a scenario after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    budget: u64,
+    /// Give up a scenario when the process takes so much memory
+    #[arg(long, value_name = "MIB", default_value_t = 8192)]
+    memory: usize,
+    /// Explore only executions with so many preemptions; the verdict says so
+    #[arg(long, value_name = "N")]
+    preemptions: Option<u8>,
+    /// Explore the whole matrix of scenarios
+    #[arg(long, conflicts_with_all = ["replay", "weaken"])]
+    all: bool,
+    /// With --all: the scenarios that take minutes as well (5x1, 3x3, 3x2 with interrupts)
+    #[arg(long, requires = "all")]
+    deep: bool,
+    /// Weaken every ordered access a step at a time: something must break
+    #[arg(long, conflicts_with = "replay")]
+    weaken: bool,
+    /// With --weaken: print the table of orderings as Markdown, as it stands in the documentation
+    #[arg(long, requires = "weaken")]
+    markdown: bool,
+    /// Follow an execution that failed before
+    #[arg(long, value_name = "SEED")]
+    replay: Option<String>,
+    /// Write the results to a file, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum HandlerArg {
+    /// Takes and releases another lock
+    Other,
+    /// Tries the same lock
+    Same,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(seed) = &args.replay {
+        return replay(seed);
+    }
+    let json = args.json.as_deref().map(report::JsonLines::create).transpose()?;
+    if args.weaken {
+        return audit::run(&locks(args), &search(args), args.markdown, json);
+    }
+    let scenarios =
+        if args.all { locks(args).iter().flat_map(|&l| matrix(l, args.deep)).collect() } else { single(args) };
+    for scenario in &scenarios {
+        scenario.validate().map_err(Failure::usage)?;
+    }
+    explore_all(&scenarios, &search(args), json)
+}
+
+/// The locks that were asked for; all, if none was and a matrix is wanted.
+fn locks(args: &Args) -> Vec<Lock> {
+    match args.lock[..] {
+        [] if args.all || args.weaken => Lock::ALL.to_vec(),
+        [] => vec![Lock::Native],
+        ref given => given.to_vec(),
+    }
+}
+
+fn single(args: &Args) -> Vec<Scenario> {
+    let handler = match args.handler {
+        HandlerArg::Other => Handler::Other,
+        HandlerArg::Same => Handler::Same,
+    };
+    let scenario = |lock| Scenario {
+        domains: args.domains,
+        nodeless: args.nodeless,
+        ..Scenario::new(lock, args.cpus, args.acquires).interrupted(args.interrupts, handler)
+    };
+    locks(args).into_iter().map(scenario).collect()
+}
+
+/// What is explored of every lock. The smallest that shows each kind of failure comes first.
+fn matrix(lock: Lock, deep: bool) -> Vec<Scenario> {
+    let bare = |(cpus, acquires)| Scenario::new(lock, cpus, acquires);
+    let mut scenarios: Vec<_> = [(2, 1), (2, 2), (3, 1), (4, 1), (3, 2)].map(bare).to_vec();
+    for handler in [Handler::Other, Handler::Same] {
+        scenarios.extend([(2, 1), (2, 2), (3, 1)].map(|size| bare(size).interrupted(1, handler)));
+    }
+    scenarios.push(bare((2, 1)).interrupted(2, Handler::Other));
+    scenarios.push(Scenario { nodeless: 1, ..bare((3, 1)) });
+    if deep {
+        scenarios.extend([(5, 1), (3, 3)].map(bare));
+        scenarios.push(bare((3, 2)).interrupted(1, Handler::Other));
+    }
+    scenarios
+}
+
+fn search(args: &Args) -> Search {
+    Search {
+        time: Duration::from_secs(args.budget),
+        memory: args.memory << 20,
+        preemptions: args.preemptions,
+        ..Search::default()
+    }
+}
+
+fn explore_all(scenarios: &[Scenario], search: &Search, mut json: Option<report::JsonLines>) -> Result<(), Failure> {
+    let mut rows = report::Rows::default();
+    let bar = ui::progress(scenarios.len() as u64);
+    let mut failed = Vec::new();
+    for scenario in scenarios {
+        let outcome = watched(&bar, scenario, search);
+        bar.inc(1);
+        let seed = match &outcome.verdict {
+            Verdict::Broken(broken) => Some(Seed::new(scenario, search, &broken.trace.choices)),
+            _ => None,
+        };
+        rows.add(scenario, &outcome);
+        if let Some(json) = &mut json {
+            json.row(scenario, &outcome, seed.as_ref())?;
+        }
+        if !matches!(outcome.verdict, Verdict::Holds) {
+            failed.push((*scenario, outcome, seed));
+        }
+    }
+    bar.finish_and_clear();
+    println!("{}", rows.table(search.preemptions));
+    for (scenario, outcome, seed) in &failed {
+        report::failure(scenario, outcome, seed.as_ref());
+    }
+    match failed.len() {
+        0 => Ok(()),
+        n => Err(Failure::failed(format!("{n} of {} scenarios did not pass", scenarios.len()))),
+    }
+}
+
+/// Explores one scenario, while the bar says how far it is.
+fn watched(bar: &indicatif::ProgressBar, scenario: &Scenario, search: &Search) -> Outcome {
+    let states = Arc::new(AtomicUsize::new(0));
+    let search = Search { gauge: Some(states.clone()), ..search.clone() };
+    std::thread::scope(|s| {
+        let work = s.spawn(|| scenario.explore(&search));
+        while !work.is_finished() {
+            bar.set_message(format!("{scenario}: {} states", states.load(Ordering::Relaxed)));
+            bar.tick();
+            // Short scenarios end before anybody could read the bar.
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        work.join().expect("the explorer does not panic")
+    })
+}
+
+fn replay(text: &str) -> Result<(), Failure> {
+    let seed: Seed = text.parse().map_err(Failure::usage)?;
+    seed.scenario.validate().map_err(Failure::usage)?;
+    let (broken, trace) = seed.scenario.replay(&seed.search(), &seed.choices).map_err(Failure::usage)?;
+    println!("{}{}\n\n{trace}", seed.scenario, seed.weakened_text());
+    match broken {
+        Some(what) => Err(Failure::failed(what)),
+        None => {
+            println!("nothing is broken along this execution");
+            Ok(())
+        }
+    }
+}
