@@ -8,6 +8,7 @@ pub mod machine;
 mod mutex;
 pub mod queue;
 mod raw;
+pub mod select;
 pub mod slowpath;
 #[cfg(feature = "std")]
 pub mod threads;
