@@ -1,0 +1,200 @@
+//! Signals: the interrupts of user space. A pest thread sends them, and their handlers wait for locks of their own
+//! on top of whatever they interrupted, up to six deep.
+//!
+//! No deadlock can come from it: a handler blocks its own signal and those before it, so it can only be interrupted
+//! by a later one, and takes only the lock of its own signal. Thread locks, then the locks of signals 1, 2, ... is an
+//! order that everybody keeps.
+
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::run::{How, Place, Run, SIGNALS, lock_of_signal};
+use super::worker;
+use crate::locks::Contender;
+
+/// Whose thread this is, for a handler. No destructor, so it can be read at any time in the life of a thread.
+#[derive(Clone, Copy)]
+struct Me {
+    run: *const (),
+    index: usize,
+}
+
+std::thread_local! {
+    static ME: Cell<Me> = const { Cell::new(Me { run: ptr::null(), index: 0 }) };
+}
+
+/// The real-time signal of a level, from 1.
+fn signal(level: u32) -> libc::c_int {
+    libc::SIGRTMIN() + level as libc::c_int
+}
+
+fn set(levels: impl Iterator<Item = u32>) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigemptyset` initialises the set; the signals exist (there are at least eight real-time ones).
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for level in levels {
+            libc::sigaddset(set.as_mut_ptr(), signal(level));
+        }
+        set.assume_init()
+    }
+}
+
+fn mask(how: libc::c_int) {
+    let all = set(1..=SIGNALS as u32);
+    // SAFETY: a live set. Fails only for a wrong `how`.
+    unsafe { libc::pthread_sigmask(how, &raw const all, ptr::null_mut()) };
+}
+
+pub(super) fn block() {
+    mask(libc::SIG_BLOCK);
+}
+
+pub(super) fn unblock() {
+    mask(libc::SIG_UNBLOCK);
+}
+
+/// Signals are blocked while this lives. Not nested.
+pub(super) struct Blocked;
+
+impl Blocked {
+    pub(super) fn new() -> Self {
+        block();
+        Self
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        unblock();
+    }
+}
+
+/// Installs the handlers. Call with the signals blocked: threads inherit that, and only workers want them.
+pub(super) fn install<L: Contender>() -> std::io::Result<()> {
+    for level in 1..=SIGNALS as u32 {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: all zeros is a valid `sigaction`. The handler is a function of the right type for `SA_SIGINFO`-less
+        // delivery, and calls only what a handler may call.
+        let done = unsafe {
+            let action = action.assume_init_mut();
+            action.sa_sigaction = handler::<L> as *const () as usize;
+            action.sa_flags = libc::SA_RESTART;
+            action.sa_mask = set(1..=level);
+            libc::sigaction(signal(level), action, ptr::null_mut())
+        };
+        if done != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Tells handlers on this thread whose it is.
+pub(super) fn attach<L: Contender>(run: &'static Run<L>, index: usize) {
+    ME.set(Me { run: ptr::from_ref(run).cast(), index });
+}
+
+extern "C" fn handler<L: Contender>(signal: libc::c_int) {
+    let me = ME.get();
+    if me.run.is_null() {
+        return; // Meant for a thread that ended, whose id another one has got.
+    }
+    // SAFETY: set by `attach` from a `&'static Run<L>`; `install` was called with the same `L`, once in a process.
+    let run = unsafe { &*me.run.cast::<Run<L>>() };
+    let place = &run.places[me.index];
+    // SAFETY: the address of the thread's own errno.
+    let errno = unsafe { *libc::__errno_location() };
+
+    let level = (signal - libc::SIGRTMIN()) as u32;
+    let interrupted = place.level.swap(level, Relaxed);
+    let depth = place.depth.fetch_add(1, Relaxed) + 1;
+    place.deepest.fetch_max(depth, Relaxed);
+    if run.recipe.handlers_wait && (run.storm.load(Relaxed) || !place.one_in(4)) {
+        run.locked(place, lock_of_signal(level), How::Wait, &mut || run.spin(place.below(2_000)));
+    } else {
+        // Holds up an owner or a waiter, as a hypervisor or a scheduler does.
+        run.spin(place.below(300_000));
+    }
+    place.depth.fetch_sub(1, Relaxed);
+    place.level.store(interrupted, Relaxed);
+    place.handlers_run.fetch_add(1, Relaxed);
+
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+fn send(place: &Place, level: u32) {
+    let tid = place.tid.load(Relaxed);
+    if tid != 0 {
+        place.handlers_sent.fetch_add(1, Relaxed);
+        // SAFETY: no memory is involved. A thread that has ended meanwhile is an error that does not matter; the
+        // group id keeps the signal in this process.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, signal(level)) };
+    }
+}
+
+/// The body of the pest thread: disturbs until told to stop.
+///
+/// It keeps quiet while the threads do not get on: handlers that go on taking their locks would hide from the watchdog
+/// that everything else hangs, and would bury threads that are only slow.
+pub(super) fn pester<L: Contender>(run: &'static Run<L>, number: u32) {
+    let place = run.pest();
+    worker::adopt(place, number);
+    attach(run, run.recipe.threads);
+    let mut turns_seen = 0;
+    let mut next_storm = 0;
+    while !run.stopping() {
+        std::thread::sleep(Duration::from_micros(100 + place.below(900)));
+        let turns = run.workers().iter().map(|w| w.turns.load(Relaxed)).sum();
+        if turns == turns_seen {
+            continue;
+        }
+        turns_seen = turns;
+        let target = &run.workers()[place.below(run.recipe.threads as u64) as usize];
+        // Real-time signals queue up.
+        if target.handlers_sent.load(Relaxed) < target.handlers_run.load(Relaxed) + 3 {
+            let deepest = 1 + place.below(SIGNALS as u64) as u32;
+            (1..=deepest).filter(|_| place.one_in(2)).for_each(|level| send(target, level));
+        }
+        // The pause grows with the storm, so that storms are never the whole weather.
+        if run.recipe.handlers_wait && run.now() >= next_storm {
+            let began = run.now();
+            storm(run, place);
+            next_storm = run.now() + 100_000_000 + 4 * (run.now() - began);
+        }
+    }
+}
+
+/// Takes the locks of all signals, and then sends the signals, the first to some threads, then the second, and so on:
+/// each thread waits in a handler within a handler within a handler.
+fn storm<L: Contender>(run: &Run<L>, place: &Place) {
+    let workers = run.workers();
+    let start = place.below(workers.len() as u64) as usize;
+    let targets: Vec<&Place> = workers.iter().cycle().skip(start).take(workers.len().min(6)).collect();
+    run.storm.store(true, Relaxed);
+    hold_all(run, place, 1, &mut || {
+        for level in 1..=SIGNALS as u32 {
+            targets.iter().for_each(|target| send(target, level));
+            // Wait until all are in; but some end, or do not get a CPU in time.
+            for _ in 0..50 {
+                if run.stopping() || targets.iter().all(|t| t.level.load(Relaxed) >= level) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+    });
+    run.storm.store(false, Relaxed);
+}
+
+fn hold_all<L: Contender>(run: &Run<L>, place: &Place, level: u32, inside: &mut dyn FnMut()) {
+    if level as usize > SIGNALS {
+        inside();
+    } else {
+        run.locked(place, lock_of_signal(level), How::Wait, &mut || hold_all(run, place, level + 1, &mut *inside));
+    }
+}

@@ -1,0 +1,85 @@
+//! What can be tortured: every lock that has a name, and one that exists only to see the watchdog fire.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::locks::{Contender, LockJob, LockName};
+
+/// A lock under torture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    Lock(LockName),
+    /// Stops being unlocked after a while. Not listed: it is there for the tests of this command.
+    Stuck,
+}
+
+impl Subject {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Lock(lock) => lock.name(),
+            Self::Stuck => "stuck",
+        }
+    }
+
+    pub(super) fn is_fair(self) -> bool {
+        matches!(self, Self::Lock(lock) if lock.is_fair())
+    }
+
+    /// Whether a signal handler may wait for it. POSIX does not allow it for its mutex; parking_lot's sleepers share
+    /// a table whose own locks the interrupted thread may hold.
+    pub(super) fn may_wait_in_handlers(self) -> bool {
+        !matches!(self, Self::Lock(LockName::ParkingLot | LockName::PthreadMutex))
+    }
+
+    pub(super) fn with_type<J: LockJob>(self, job: J) -> J::Output {
+        match self {
+            Self::Lock(lock) => lock.with_type(job),
+            Self::Stuck => job.run::<Stuck>(),
+        }
+    }
+}
+
+impl FromStr for Subject {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        if name == Self::Stuck.name() { Ok(Self::Stuck) } else { name.parse().map(Self::Lock) }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A test-and-set lock whose owner, once, forgets to unlock.
+pub(super) struct Stuck {
+    held: AtomicBool,
+    left: AtomicU32,
+}
+
+impl Contender for Stuck {
+    fn new() -> Self {
+        Self { held: AtomicBool::new(false), left: AtomicU32::new(200) }
+    }
+
+    fn with<R>(&self, section: impl FnOnce() -> R) -> R {
+        while self.held.swap(true, Ordering::Acquire) {
+            std::hint::spin_loop();
+        }
+        let result = section();
+        // Only the owner writes `left`, so load and store do.
+        let left = self.left.load(Ordering::Relaxed);
+        if left > 0 {
+            self.left.store(left - 1, Ordering::Relaxed);
+            self.held.store(false, Ordering::Release);
+        }
+        result
+    }
+
+    fn try_with<R>(&self, section: impl FnOnce() -> R) -> Option<R> {
+        if self.held.load(Ordering::Relaxed) { None } else { Some(self.with(section)) }
+    }
+}
