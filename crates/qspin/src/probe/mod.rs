@@ -1,9 +1,186 @@
-//! To be written.
+//! `qspin probe`: what this machine is, what of it this process may use, and which slow path fits.
+
+mod cgroup;
+mod clock;
+mod cpulist;
+mod hypervisor;
+mod show;
+mod topology;
+mod transfer;
+mod tree;
+
+use std::path::PathBuf;
+
+use qspinlock::select::{Choice, Facts, Setting, choose};
+use serde::Serialize;
+
+use self::cpulist::CpuList;
+use self::hypervisor::Beneath;
+use self::tree::Tree;
 use crate::failure::Failure;
+use crate::ui;
+
+const EXAMPLES: &str = "\
+Examples:
+  qspin probe               what there is, and which lock fits
+  qspin probe --json        the same, for a program
+  qspin probe --full        measure also between more than 16 CPUs
+  taskset -c 0 qspin probe  what a process with one CPU gets
+
+What cannot be found out is shown as unknown (null in JSON), never guessed.";
 
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 
-pub(crate) fn run(_: &Args) -> Result<(), Failure> {
-    Err(Failure::failed("not there yet"))
+    /// Measure line transfers also between more than 16 CPUs
+    #[arg(long, conflicts_with = "no_transfer")]
+    full: bool,
+
+    /// Measure no line transfers
+    #[arg(long)]
+    no_transfer: bool,
+
+    /// Describe the machine whose /proc and /sys are copied below this directory. Nothing is measured then
+    #[arg(long, value_name = "DIR", hide = true)]
+    root: Option<PathBuf>,
+}
+
+/// All that was found out. `None` is unknown.
+#[derive(Serialize)]
+struct Probe {
+    model: Option<String>,
+    cpus: topology::Cpus,
+    nodes: Option<Vec<topology::Node>>,
+    l3_domains: Option<Vec<CpuList>>,
+    hypervisor: Beneath,
+    tsc: clock::Tsc,
+    process: Process,
+    /// `None`: not measured.
+    line_transfer: Option<Vec<transfer::Pair>>,
+    choices: Choices,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Process {
+    affinity: Option<CpuList>,
+    cgroup: Option<cgroup::Limits>,
+    /// CPUs in all of these that are online.
+    usable: Option<CpuList>,
+}
+
+#[derive(Serialize)]
+struct Choices {
+    /// What this process gets.
+    process: Chosen,
+    /// What a kernel on this machine would get. `None`: not even the number of CPUs is known.
+    kernel: Option<Chosen>,
+}
+
+#[derive(Serialize)]
+struct Chosen {
+    slow_path: &'static str,
+    reason: &'static str,
+}
+
+impl From<Choice> for Chosen {
+    fn from(choice: Choice) -> Self {
+        Self { slow_path: choice.slow_path.name(), reason: choice.reason }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(root) = args.root.as_ref().filter(|root| !root.is_dir()) {
+        return Err(Failure::usage(format!("--root: {} is not a directory", root.display())));
+    }
+    let probe = Probe::take(args);
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&probe).expect("plain data"));
+    } else {
+        print!("{}", show::to_text(&probe));
+    }
+    Ok(())
+}
+
+impl Probe {
+    fn take(args: &Args) -> Self {
+        let here = args.root.is_none();
+        let tree = Tree::new(args.root.clone().unwrap_or_else(|| "/".into()));
+        let cpus = topology::cpus(&tree);
+        let process = Process::find(&tree, here, cpus.online.as_ref());
+        // The CPU can only be asked about the machine that it is in.
+        let hypervisor = if here { Beneath::ask_cpu() } else { Beneath::from_files(&tree) };
+        let tsc = if here { clock::ask_cpu() } else { clock::Tsc::default() };
+        let nodes = topology::nodes(&tree);
+        Self {
+            model: tree.field("/proc/cpuinfo", "model name"),
+            l3_domains: cpus.online.as_ref().and_then(|online| topology::l3_domains(&tree, online)),
+            line_transfer: process.usable.as_ref().filter(|_| here).and_then(|usable| line_transfer(args, usable)),
+            choices: choices(cpus.online.as_ref(), nodes.as_deref(), &hypervisor, &process),
+            warnings: tree.into_warnings(),
+            cpus,
+            nodes,
+            hypervisor,
+            tsc,
+            process,
+        }
+    }
+}
+
+impl Process {
+    fn find(tree: &Tree, here: bool, online: Option<&CpuList>) -> Self {
+        let affinity = here.then(ask_affinity).flatten().or_else(|| {
+            let file = "/proc/self/status";
+            tree.field(file, "Cpus_allowed_list").and_then(|text| tree.parse_list(file, &text))
+        });
+        let cgroup = cgroup::limits(tree);
+        let restrict = |cpus: CpuList, by: Option<&CpuList>| by.map_or(cpus.clone(), |by| cpus.and(by));
+        let usable = affinity
+            .clone()
+            .map(|cpus| restrict(restrict(cpus, online), cgroup.as_ref().and_then(|c| c.cpuset.as_ref())));
+        Self { affinity, cgroup, usable }
+    }
+}
+
+/// `None` on a machine with more CPUs than the set has room for: the file says it as well.
+fn ask_affinity() -> Option<CpuList> {
+    let set = rustix::thread::sched_getaffinity(None).ok()?;
+    Some((0..rustix::thread::CpuSet::MAX_CPU as u32).filter(|&cpu| set.is_set(cpu as usize)).collect())
+}
+
+fn line_transfer(args: &Args, usable: &CpuList) -> Option<Vec<transfer::Pair>> {
+    if args.no_transfer || usable.len() < 2 || (usable.len() > transfer::FEW_CPUS && !args.full) {
+        return None;
+    }
+    let bar = ui::progress(transfer::steps(usable.len()));
+    let pairs = transfer::measure(usable.as_slice(), || bar.inc(1));
+    bar.finish_and_clear();
+    Some(pairs)
+}
+
+fn choices(
+    online: Option<&CpuList>,
+    nodes: Option<&[topology::Node]>,
+    hypervisor: &Beneath,
+    process: &Process,
+) -> Choices {
+    let facts = |setting, cpus: &CpuList| {
+        let mut facts = Facts::new(setting, cpus.len() as u32);
+        // Nodes that have none of the CPUs are of no interest to a lock.
+        let near = |node: &&topology::Node| node.cpus.as_ref().is_some_and(|near| near.and(cpus).len() > 0);
+        facts.domains = nodes.map_or(1, |nodes| nodes.iter().filter(near).count().max(1) as u32);
+        facts.hypervisor = hypervisor.kind;
+        facts.wait_kick = hypervisor.wait_kick.unwrap_or(false);
+        facts.dedicated_hint = hypervisor.dedicated_hint.unwrap_or(false);
+        facts
+    };
+    let usable = process.usable.clone().unwrap_or_default();
+    Choices {
+        process: choose(&facts(Setting::UserSpace, &usable)).into(),
+        kernel: online.map(|online| choose(&facts(Setting::Kernel, online)).into()),
+    }
 }
