@@ -1,0 +1,166 @@
+//! `qspin torture` as a user runs it.
+
+mod command;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use command::{Output, qspin};
+
+/// Far more than any of these takes on a busy machine; the run itself is bounded by its arguments.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// One at a time: fair spinning locks suffer from every thread too many.
+#[track_caller]
+fn torture(args: &[&str]) -> Output {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    qspin(&[&["torture"], args].concat(), LIMIT)
+}
+
+#[track_caller]
+fn holds(lock: &str) {
+    let run = torture(&["--lock", lock, "--seconds", "2", "--threads", "4", "--json"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let report = run.json();
+    assert_eq!(report["outcome"], "passed");
+    assert_eq!(report["lock"], lock);
+    assert_eq!(report["overlaps"], 0);
+    assert!(report["message"].is_null());
+    let each = report["turns"]["each"].as_array().expect("a list");
+    assert_eq!(each.len(), 4);
+    assert!(each.iter().any(|turns| turns.as_u64() > Some(0)), "{report:#}");
+    assert!(report["handlers"]["run"].as_u64() > Some(0), "signals arrived: {report:#}");
+    assert!(report["threads_created"].as_u64() > Some(5), "threads came and went: {report:#}");
+}
+
+#[test]
+fn native_holds() {
+    holds("native");
+}
+
+#[test]
+fn test_and_set_holds() {
+    holds("test-and-set");
+}
+
+/// Six handlers within one another, each waiting: the fifth context has no node. Whether all of them wait at once is up
+/// to the scheduler, so it has several goes.
+#[test]
+fn handlers_nest_until_nodes_run_out() {
+    let mut reports = Vec::new();
+    for _ in 0..5 {
+        let run = torture(&["--seconds", "1", "--threads", "4", "--no-churn", "--no-trylock", "--json"]);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        let report = run.json();
+        // Not only on threads that are past their exit hooks, which have no node either.
+        if report["waits_without_node"].as_u64() > Some(0) && report["handlers"]["deepest"].as_u64() > Some(3) {
+            return;
+        }
+        reports.push(report);
+    }
+    panic!("no waiter ran out of nodes: {reports:#?}");
+}
+
+#[test]
+fn slots_are_used_again() {
+    let run = torture(&["--seconds", "1", "--threads", "3", "--json"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let report = run.json();
+    // Three workers and the thread that sends signals live at a time.
+    assert!(report["threads_created"].as_u64() > Some(6), "{report:#}");
+    assert!(report["slots"]["most"].as_u64() <= Some(4), "{report:#}");
+}
+
+#[test]
+fn nothing_left_out_is_done() {
+    let run = torture(&[
+        "--seconds",
+        "1",
+        "--threads",
+        "2",
+        "--no-signals",
+        "--no-churn",
+        "--no-nesting",
+        "--no-trylock",
+        "--long-hold-ms",
+        "0",
+        "--json",
+    ]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let report = run.json();
+    assert_eq!(report["handlers"]["run"], 0);
+    assert_eq!(report["threads_created"], 2);
+    assert_eq!(report["acquisitions"]["tries_failed"], 0);
+    let locks = report["acquisitions"]["each"].as_array().expect("a list");
+    let taken: u64 = locks.iter().filter_map(|lock| lock["count"].as_u64()).sum();
+    let turns: u64 = report["turns"]["each"].as_array().expect("a list").iter().filter_map(|n| n.as_u64()).sum();
+    assert_eq!(taken, turns, "one lock a turn, and none of a signal's");
+}
+
+#[test]
+fn a_broken_lock_is_caught() {
+    let run = torture(&["--lock", "broken", "--seconds", "20"]);
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    assert!(run.stderr.contains("broken: exclusion failed: "), "{run:#?}");
+    // Which lock, and who was in it.
+    assert!(run.stderr.contains("lock ") && run.stderr.contains("thread "), "{run:#?}");
+    assert!(run.stdout.contains("exclusion failed"), "{run:#?}");
+}
+
+#[test]
+fn a_broken_lock_is_caught_without_any_help() {
+    let run = torture(&[
+        "--lock",
+        "broken",
+        "--seconds",
+        "20",
+        "--no-signals",
+        "--no-churn",
+        "--no-nesting",
+        "--no-trylock",
+        "--json",
+    ]);
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    let report = run.json();
+    assert_eq!(report["outcome"], "exclusion-failed");
+    assert!(report["overlaps"].as_u64() > Some(0) && report["seconds"].as_f64() < Some(20.0), "{report:#}");
+}
+
+#[test]
+fn a_stuck_lock_is_caught() {
+    let run = torture(&["--lock", "stuck", "--seconds", "30", "--stall-seconds", "1"]);
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    assert!(run.stderr.contains("stuck: no progress: nobody took a lock for "), "{run:#?}");
+    assert!(run.stdout.contains("waits for "), "what each thread does: {run:#?}");
+}
+
+#[test]
+fn wrong_usage_is_told_what_is_right() {
+    for (args, told) in [
+        (&["--lock", "nativ"][..], "native, test-and-set, std"),
+        (&["--lock", ""], "native"),
+        (&["--threads", "0"], "1..=1024"),
+        (&["--threads", "5000"], "1..=1024"),
+        (&["--threads", "-1"], "'-1'"),
+        (&["--seconds", "0"], "1..=86400"),
+        (&["--seconds", "1.5"], "1.5"),
+        (&["--stall-seconds", "0"], "1..=3600"),
+        (&["--long-hold-ms", "5000"], "0..=1000"),
+        (&["--seed", "x"], "'x'"),
+        (&["--bogus"], "--bogus"),
+    ] {
+        let run = torture(args);
+        assert_eq!(run.code, Some(2), "{args:?}: {run:#?}");
+        assert!(run.stderr.contains(told), "{args:?}: {run:#?}");
+        assert!(run.stdout.is_empty(), "{args:?}: {run:#?}");
+    }
+}
+
+#[test]
+fn help_has_examples() {
+    let help = torture(&["--help"]);
+    assert_eq!(help.code, Some(0));
+    assert!(help.stdout.contains("qspin torture --lock broken"), "{help:#?}");
+    assert!(!help.stdout.contains("stuck"), "that one is for these tests: {help:#?}");
+}
