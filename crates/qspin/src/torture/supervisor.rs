@@ -68,10 +68,9 @@ pub(super) fn supervise<L: Contender>(run: &'static Run<L>, seconds: u64, stall:
     };
     let end = me.start_all().and_then(|()| me.go_on(Duration::from_secs(seconds), bar)).unwrap_or_else(|end| end);
     run.stop.store(true, Relaxed);
-    let end = match (end, me.drain(stall)) {
-        (End::Done, Progress::Hung) => End::Hung,
-        (end, _) => end,
-    };
+    // What went wrong first is what is told.
+    let drained = me.drain(stall);
+    let end = if matches!(end, End::Done) { drained } else { end };
     Seen {
         end,
         left: me.left(),
@@ -163,22 +162,24 @@ impl<L: Contender> Supervisor<L> {
     }
 
     /// Waits for all to end, within reason.
-    fn drain(&mut self, stall: Duration) -> Progress {
+    fn drain(&mut self, stall: Duration) -> End {
         let began = Instant::now();
+        let mut end = End::Done;
         loop {
             for index in 0..self.workers.len() {
-                // A panic after the stop, as before it, has been reported where it happened; here it would repeat.
-                let _ = self.join_ended(index);
+                if let Err(panicked) = self.join_ended(index) {
+                    end = panicked;
+                }
             }
             if let Some(ended) = self.pest.take_if(|pest| pest.is_finished()) {
                 let _ = ended.join();
             }
             let limit = if self.run.overlap.count() > 0 { DRAIN_AFTER_OVERLAP } else { DRAIN_LIMITS * stall };
             if (self.pest.is_none() && self.workers.iter().all(Option::is_none)) || began.elapsed() > limit {
-                return Progress::Fine;
+                return end;
             }
             if self.look() == Progress::Hung {
-                return Progress::Hung;
+                return if matches!(end, End::Done) { End::Hung } else { end };
             }
             thread::sleep(TICK);
         }
