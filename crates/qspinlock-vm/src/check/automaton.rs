@@ -14,7 +14,7 @@ use qspinlock::machine::Access;
 use xxhash_rust::xxh3::xxh3_128;
 
 #[cfg(target_arch = "x86_64")]
-use super::fiber::Fiber;
+use super::fiber::{Fiber, ask_on_fiber};
 use super::op::{Answer, INTERRUPT, Kind, NO_CELL, Op};
 
 /// What a virtual CPU does: so many sections, one after the other, and what an interrupt on it does.
@@ -108,9 +108,25 @@ fn current() -> Rc<Shared<'static>> {
 /// Thrown to leave a replayed run where its answers end.
 struct Suspended;
 
-/// A virtual CPU asks. Called by the cells, on the virtual CPU's stack.
-pub(crate) fn issue(op: Op) -> Answer {
+/// A virtual CPU asks. Called by the cells.
+#[inline(always)]
+pub(crate) fn ask(op: Op) -> Answer {
+    #[cfg(target_arch = "x86_64")]
+    if !is_replay() {
+        return ask_on_fiber(op);
+    }
+    issue(op, || {})
+}
+
+#[inline(never)]
+fn is_replay() -> bool {
+    current().run.borrow().replay.is_some()
+}
+
+/// A virtual CPU asks. On the virtual CPU's stack; `stopping` is called each time it is about to stop.
+pub(crate) fn issue(op: Op, stopping: impl Fn()) -> Answer {
     loop {
+        stopping();
         let answer = match next_replayed(op) {
             Some(answer) => answer,
             #[cfg(target_arch = "x86_64")]
@@ -129,7 +145,7 @@ pub(crate) fn issue(op: Op) -> Answer {
         drop(shared);
         // SAFETY: the programs outlive the run.
         unsafe { (*handler)((answer ^ INTERRUPT) as usize) }
-        issue(ended(Kind::Return));
+        ask(ended(Kind::Return));
     }
 }
 
@@ -212,7 +228,7 @@ extern "C" fn fiber_entry() -> ! {
         }
     };
     loop {
-        issue(ended(kind));
+        ask(ended(kind));
     }
 }
 
@@ -319,7 +335,8 @@ impl<'w> Automaton<'w> {
     fn run_fiber(&mut self, cpu: usize) -> LocalId {
         self.entered(|| self.shared.fiber.switch());
         let kept = self.shared.fiber.live().to_vec();
-        self.stopped(cpu, 0, kept)
+        let own = self.shared.fiber.own();
+        self.stopped(cpu, 0, kept, own)
     }
 
     fn replay(&self, cpu: usize, section: usize, kept: &[u8], question: Option<u32>) -> Replay {
@@ -343,23 +360,23 @@ impl<'w> Automaton<'w> {
         while section < self.shared.programs[cpu].sections {
             self.replay(cpu, section, &kept, None);
             if self.shared.run.borrow().op.is_some() {
-                return self.stopped(cpu, section, kept);
+                return self.stopped(cpu, section, kept, 0);
             }
             section += 1;
             kept.clear();
         }
         self.shared.run.borrow_mut().op = Some(ended(Kind::Done));
-        self.stopped(cpu, section, kept)
+        self.stopped(cpu, section, kept, 0)
     }
 
-    /// Interns the state that the last run stopped in.
-    fn stopped(&mut self, cpu: usize, section: usize, kept: Vec<u8>) -> LocalId {
+    /// Interns the state that the last run stopped in. The first `own` bytes of what is kept tell nothing.
+    fn stopped(&mut self, cpu: usize, section: usize, kept: Vec<u8>, own: usize) -> LocalId {
         let mut run = self.shared.run.borrow_mut();
         let op = run.op.take().expect("a run ends at an operation");
-        let mut key = kept.clone();
+        let mut key = kept[own..].to_vec();
         key.extend_from_slice(&(cpu as u64).to_ne_bytes());
         key.extend_from_slice(&(section as u64).to_ne_bytes());
-        // Registers that no frame saved could tell operations apart that the stack does not.
+        // The operation was passed in registers.
         key.extend_from_slice(format!("{:?}{}{}", op.kind, op.cell, op.access.name).as_bytes());
         let panic = run.panic.take();
         drop(run);

@@ -6,7 +6,7 @@ use std::panic::Location;
 use qspinlock::machine::{Access, Budget, Cell, Event, Machine};
 use qspinlock::queue::{Cpu, LEVELS, Node, Slot};
 
-use super::automaton::issue;
+use super::automaton;
 use super::op::{Answer, CellId, Decide, Kind, NO_CELL, Op, result};
 
 /// A cell of a [`World`]: its number. What it holds is in the state that is being explored.
@@ -21,8 +21,9 @@ impl CheckCell {
     }
 }
 
+#[inline(always)]
 fn ask(kind: Kind, cell: CellId, access: Access, site: &'static Location<'static>) -> Answer {
-    issue(Op { kind, cell, access, site })
+    automaton::ask(Op { kind, cell, access, site })
 }
 
 /// Forgets how long a function lives. It is called only while the frame that holds it stands at the operation.

@@ -49,6 +49,53 @@ pub(crate) struct Op {
     pub(crate) site: &'static Location<'static>,
 }
 
+impl Kind {
+    /// As three words, which go in registers: see the fiber's `enter`.
+    pub(crate) fn pack(self) -> [usize; 3] {
+        // SAFETY: a pointer to a trait object is two words.
+        let words = |decide: Decide| unsafe { std::mem::transmute::<Decide, [usize; 2]>(decide) };
+        let (tag, [a, b]) = match self {
+            Self::Load => (0, [0, 0]),
+            Self::Store(value) => (1, [value as usize, 0]),
+            Self::Cas { old, new } => (2, [old as usize, new as usize]),
+            Self::Update(decide) => (3, words(decide)),
+            Self::Await(decide) => (4, words(decide)),
+            Self::AwaitFor(decide) => (5, words(decide)),
+            Self::Fence => (6, [0, 0]),
+            Self::Wait(value) => (7, [value as usize, 0]),
+            Self::Kick(cpu) => (8, [cpu.into(), 0]),
+            Self::Choose(n) => (9, [n as usize, 0]),
+            Self::Touch => (10, [0, 0]),
+            Self::Return => (11, [0, 0]),
+            Self::Done => (12, [0, 0]),
+            Self::Panicked => (13, [0, 0]),
+        };
+        [tag, a, b]
+    }
+
+    /// The inverse of `pack`.
+    pub(crate) fn unpack([tag, a, b]: [usize; 3]) -> Self {
+        // SAFETY: called only where the tag says that `pack` made the words of a pointer.
+        let decide = || unsafe { std::mem::transmute::<[usize; 2], Decide>([a, b]) };
+        match tag {
+            0 => Self::Load,
+            1 => Self::Store(a as u32),
+            2 => Self::Cas { old: a as u32, new: b as u32 },
+            3 => Self::Update(decide()),
+            4 => Self::Await(decide()),
+            5 => Self::AwaitFor(decide()),
+            6 => Self::Fence,
+            7 => Self::Wait(a as u32),
+            8 => Self::Kick(a as u16),
+            9 => Self::Choose(a as u32),
+            10 => Self::Touch,
+            11 => Self::Return,
+            12 => Self::Done,
+            _ => Self::Panicked,
+        }
+    }
+}
+
 /// For operations that are on no cell.
 pub(crate) const NO_CELL: CellId = CellId::MAX;
 
