@@ -3,6 +3,9 @@
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use qspinlock::RawSpinLock;
 use qspinlock::slowpath::TestAndSet;
 use qspinlock::threads::Threads;
@@ -13,6 +16,13 @@ pub(crate) trait Contender: Send + Sync + 'static {
     fn with<R>(&self, section: impl FnOnce() -> R) -> R;
     /// `None` if the lock was not to be had at once.
     fn try_with<R>(&self, section: impl FnOnce() -> R) -> Option<R>;
+    /// Bytes of the lock itself, without data.
+    fn size() -> usize
+    where
+        Self: Sized,
+    {
+        size_of::<Self>()
+    }
 }
 
 macro_rules! contenders {
@@ -72,6 +82,18 @@ impl LockName {
     }
 }
 
+/// Bytes of a lock of this name.
+pub(crate) fn size_of_lock(lock: LockName) -> usize {
+    struct Size;
+    impl LockJob for Size {
+        type Output = usize;
+        fn run<L: Contender>(self) -> usize {
+            L::size()
+        }
+    }
+    lock.with_type(Size)
+}
+
 impl std::str::FromStr for LockName {
     type Err = String;
 
@@ -86,6 +108,18 @@ impl std::str::FromStr for LockName {
 impl std::fmt::Display for LockName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.name())
+    }
+}
+
+impl Serialize for LockName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for LockName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -151,9 +185,14 @@ impl Contender for mcslock::raw::spins::Mutex<()> {
     }
 }
 
+#[repr(align(128))]
+struct Aligned<T>(T);
+
 macro_rules! pthread {
     ($ty:ident, $raw:ty, $init:expr, $lock:ident, $trylock:ident, $unlock:ident, $destroy:ident) => {
-        pub(crate) struct $ty(Box<UnsafeCell<$raw>>);
+        // In a box, since an initialised pthread object must not move; on a line of its own, as every lock that is
+        // measured.
+        pub(crate) struct $ty(Box<Aligned<UnsafeCell<$raw>>>);
 
         // SAFETY: the pthread object is made for use by several threads; the box keeps it in place.
         unsafe impl Send for $ty {}
@@ -162,36 +201,40 @@ macro_rules! pthread {
 
         impl Contender for $ty {
             fn new() -> Self {
-                Self(Box::new(UnsafeCell::new($init)))
+                Self(Box::new(Aligned(UnsafeCell::new($init))))
             }
 
             #[inline]
             fn with<R>(&self, section: impl FnOnce() -> R) -> R {
                 // SAFETY: the object is initialised and not moved.
-                unsafe { libc::$lock(self.0.get()) };
+                unsafe { libc::$lock(self.0.0.get()) };
                 let result = section();
                 // SAFETY: locked above, by this thread.
-                unsafe { libc::$unlock(self.0.get()) };
+                unsafe { libc::$unlock(self.0.0.get()) };
                 result
             }
 
             #[inline]
             fn try_with<R>(&self, section: impl FnOnce() -> R) -> Option<R> {
                 // SAFETY: the object is initialised and not moved.
-                if unsafe { libc::$trylock(self.0.get()) } != 0 {
+                if unsafe { libc::$trylock(self.0.0.get()) } != 0 {
                     return None;
                 }
                 let result = section();
                 // SAFETY: locked above, by this thread.
-                unsafe { libc::$unlock(self.0.get()) };
+                unsafe { libc::$unlock(self.0.0.get()) };
                 Some(result)
+            }
+
+            fn size() -> usize {
+                size_of::<$raw>()
             }
         }
 
         impl Drop for $ty {
             fn drop(&mut self) {
                 // SAFETY: nobody uses it any more.
-                unsafe { libc::$destroy(self.0.get()) };
+                unsafe { libc::$destroy(self.0.0.get()) };
             }
         }
     };

@@ -1,9 +1,212 @@
-//! To be written.
+//! `qspin bench`: the locks, in the situations that matter, beside those people use today.
+
+mod alone;
+mod cell;
+mod child;
+mod clock;
+mod crowd;
+mod figures;
+mod machine;
+mod map;
+mod noise;
+mod plan;
+mod plot;
+mod report;
+mod row;
+mod session;
+mod table;
+mod verdict;
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use self::clock::Clock;
+use self::noise::Watch;
+use self::plan::Scenario;
+use self::session::Session;
 use crate::failure::Failure;
+use crate::locks::LockName;
+
+const MOST_THREADS: u64 = 1024;
+
+const EXAMPLES: &str = "\
+Examples:
+  qspin bench --quick                          all locks, all scenarios, in a minute
+  qspin bench --report bench.html              the full run, up to 15 minutes, and a page to look at
+  qspin bench --lock native,mcs,spin-ticket --scenario contended
+  qspin bench --scenario oversubscribed --threads 4,16 --rounds 3 --json rows.jsonl
+
+Throughput and waits are compared within a round and for the same distance between the CPUs, which a
+virtual machine's host may change at any time. Run it on an idle machine, and trust what repeats.";
 
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Shorter slices, fewer rounds and thread counts: done within 60 s
+    #[arg(long)]
+    quick: bool,
 
-pub(crate) fn run(_: &Args) -> Result<(), Failure> {
-    Err(Failure::failed("not there yet"))
+    /// Locks to measure [default: all that work]
+    #[arg(long = "lock", value_name = "NAME", value_delimiter = ',')]
+    locks: Vec<LockName>,
+
+    /// Scenarios to measure [default: all]
+    #[arg(long = "scenario", value_name = "NAME", value_delimiter = ',')]
+    scenarios: Vec<Scenario>,
+
+    /// Thread counts for contended, oversubscribed and map, 1 to 1024 [default: 2; oversubscribed 2 to 64]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=MOST_THREADS))]
+    threads: Vec<u64>,
+
+    /// Times that every lock is measured in every cell [default: 11, quick 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+
+    /// Length of a slice, one lock in one cell in one round, above 0 and up to 60 s [default: 0.25, quick 0.06]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    seconds: Option<f64>,
+
+    /// A slice that takes so much longer than it should is killed and reported
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
+    kill_after: f64,
+
+    /// Seed of think times and map keys
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// Write each row to FILE as a line of JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Write a page with charts to FILE
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+
+    /// For qspin's own use: measure one slice
+    #[arg(long, hide = true, value_name = "ORDER")]
+    child: Option<String>,
+
+    /// For tests: the slices of this lock hang
+    #[arg(long, hide = true, value_name = "NAME")]
+    test_hang: Option<LockName>,
+}
+
+/// A time in seconds that makes sense here.
+fn seconds(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "a number of seconds, above 0 and up to 60, such as 0.25".to_owned())?;
+    if value > 0.0 && value <= 60.0 { Ok(value) } else { Err("it must be above 0 and at most 60 seconds".to_owned()) }
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(order) = &args.child {
+        return child::obey(order);
+    }
+    // Before anything is measured: what was measured for minutes must not be lost to a wrong path.
+    let json = args.json.as_deref().map(open).transpose()?;
+    let report = args.report.as_deref().map(open).transpose()?;
+    if args.json.is_some() && args.json == args.report {
+        return Err(Failure::usage("--json and --report name the same file; give each its own"));
+    }
+    if let Some(json) = &json {
+        json.set_len(0).map_err(|e| Failure::failed(format!("cannot empty the JSON file: {e}")))?;
+    }
+
+    let clock = Clock::calibrate();
+    let allowed = machine::allowed_cpus();
+    let (session, left_out) = session(args, clock, machine::placing_order(&allowed))?;
+    for what in &left_out {
+        eprintln!("left out: {what}");
+    }
+    if cfg!(debug_assertions) {
+        eprintln!("this is a debug build: its figures mean nothing (cargo run --release)");
+    }
+    eprintln!(
+        "{} cells x {} locks x {} rounds, about {:.0} s",
+        session.cells.len(),
+        session.locks.len(),
+        session.rounds,
+        session.estimate().as_secs_f64().max(1.0)
+    );
+
+    let mut watch = Watch::start();
+    let outcome = session.run(&mut watch, json)?;
+    let groups = verdict::groups(&outcome.rows);
+    let noise = watch.finish(&outcome.rows, &groups);
+    let figures = figures::figures(&outcome);
+    table::print(&groups, &outcome, &noise, &figures, session.rounds);
+    if let Some(mut file) = report {
+        let facts = machine::describe(clock, &allowed);
+        let page = report::page(&facts, &groups, &outcome, &noise, &figures, session.rounds)?;
+        let write = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(page.as_bytes()));
+        write.map_err(|e| Failure::failed(format!("cannot write the report: {e}")))?;
+    }
+    verdict_on(&outcome)
+}
+
+/// Opens for writing and leaves the contents alone for now.
+fn open(path: &Path) -> Result<File, Failure> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    file.map_err(|e| {
+        Failure::usage(format!(
+            "cannot write {}: {e}; name a file in a folder that exists and is yours",
+            path.display()
+        ))
+    })
+}
+
+/// The session that the command line asks for, and what it cannot have.
+fn session(args: &Args, clock: Clock, cpus: Vec<usize>) -> Result<(Session, Vec<String>), Failure> {
+    let mut locks = if args.locks.is_empty() { LockName::working().collect() } else { args.locks.clone() };
+    let mut scenarios =
+        if args.scenarios.is_empty() { Scenario::value_variants().to_vec() } else { args.scenarios.clone() };
+    let mut threads: Vec<usize> = args.threads.iter().map(|&n| n as usize).collect();
+    dedup(&mut locks);
+    dedup(&mut scenarios);
+    dedup(&mut threads);
+    let counts = (!threads.is_empty()).then_some(&threads[..]);
+    let plan::Cells { cells, left_out } = plan::cells(&scenarios, counts, args.quick, cpus.len());
+    if cells.is_empty() {
+        return Err(Failure::usage(format!("nothing is left to measure: {}", left_out.join("; "))));
+    }
+    let (rounds, slice, minutes) = if args.quick { (4, 0.06, 0.9) } else { (11, 0.25, 14.8) };
+    // Who sets the sizes knows how long they take.
+    let own_sizes = args.rounds.is_some() || args.seconds.is_some();
+    let session = Session {
+        cells,
+        locks,
+        rounds: args.rounds.unwrap_or(rounds),
+        slice: Duration::from_secs_f64(args.seconds.unwrap_or(slice)),
+        seed: args.seed,
+        kill_after: Duration::from_secs_f64(args.kill_after),
+        limit: (!own_sizes).then(|| Duration::from_secs_f64(minutes * 60.0)),
+        clock,
+        cpus,
+        hang: args.test_hang,
+    };
+    Ok((session, left_out))
+}
+
+/// Drops what was named before; the order stays.
+fn dedup<T: PartialEq>(items: &mut Vec<T>) {
+    let mut index = 0;
+    while index < items.len() {
+        if items[..index].contains(&items[index]) {
+            items.remove(index);
+        } else {
+            index += 1;
+        }
+    }
+}
+
+fn verdict_on(outcome: &session::Outcome) -> Result<(), Failure> {
+    let mut complaints = outcome.violated.clone();
+    if !outcome.lost.is_empty() {
+        let what = if outcome.lost.len() == 1 { "slice gave" } else { "slices gave" };
+        complaints.push(format!("{} {what} no row; the others are kept", outcome.lost.len()));
+    }
+    if complaints.is_empty() { Ok(()) } else { Err(Failure::failed(complaints.join("\nqspin: "))) }
 }

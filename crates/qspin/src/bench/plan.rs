@@ -1,0 +1,176 @@
+//! What is to be measured: the cells, how often, for how long.
+
+use std::fmt;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// A situation that a lock can be in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Scenario {
+    /// One thread, the lock's line in its cache: nothing but lock and unlock
+    AloneHot,
+    /// Two CPUs in turn, never at the same time: each finds the lock's line in the other's cache
+    AloneCold,
+    /// A thread on each of several CPUs, sections and think times of several lengths
+    Contended,
+    /// Threads that the scheduler places, up to many more than there are CPUs
+    Oversubscribed,
+    /// A shared hash map, four gets to one put
+    Map,
+}
+
+impl Scenario {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::AloneHot => "alone-hot",
+            Self::AloneCold => "alone-cold",
+            Self::Contended => "contended",
+            Self::Oversubscribed => "oversubscribed",
+            Self::Map => "map",
+        }
+    }
+
+    /// Two CPUs take part, so their distance matters.
+    pub(super) const fn has_placement(self) -> bool {
+        !matches!(self, Self::AloneHot)
+    }
+}
+
+/// A scenario with its parameters. One lock, in one cell, in one round, is a slice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Cell {
+    pub(super) scenario: Scenario,
+    pub(super) threads: usize,
+    pub(super) section_ns: Option<u32>,
+    /// The mean: each think time is drawn from half of it to one and a half times it.
+    pub(super) think_ns: Option<u32>,
+}
+
+impl Cell {
+    const fn new(scenario: Scenario, threads: usize) -> Self {
+        Self { scenario, threads, section_ns: None, think_ns: None }
+    }
+
+    const fn times(self, section_ns: u32, think_ns: u32) -> Self {
+        Self { section_ns: Some(section_ns), think_ns: Some(think_ns), ..self }
+    }
+
+    /// Each thread stays on a CPU of its own.
+    pub(super) const fn is_pinned(&self, cpus: usize) -> bool {
+        !matches!(self.scenario, Scenario::Oversubscribed) && self.threads <= cpus
+    }
+
+    /// How long a slice of this cell lasts, where an ordinary one lasts `slice`.
+    pub(super) fn length(&self, slice: Duration) -> Duration {
+        match self.scenario {
+            // The same few cycles over and over: the median settles fast.
+            Scenario::AloneHot | Scenario::AloneCold => slice / 2,
+            // Every thread should have had the CPU several times.
+            Scenario::Oversubscribed => slice * 2,
+            Scenario::Contended | Scenario::Map => slice,
+        }
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.scenario.name())?;
+        if self.scenario != Scenario::AloneHot && self.scenario != Scenario::AloneCold {
+            write!(f, " {} threads", self.threads)?;
+        }
+        if let Some(section) = self.section_ns {
+            write!(f, ", section {section} ns")?;
+        }
+        if let Some(think) = self.think_ns {
+            write!(f, ", think {think} ns")?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) const SECTIONS_NS: [u32; 3] = [0, 50, 500];
+pub(super) const THINKS_NS: [u32; 3] = [0, 100, 1000];
+/// Long enough for the line to be passed, short enough for waiters to matter.
+const CROWD_SECTION_NS: u32 = 50;
+const MAP_THINK_NS: u32 = 100;
+
+/// The cells of a run, and what had to be left out, in words.
+pub(super) struct Cells {
+    pub(super) cells: Vec<Cell>,
+    pub(super) left_out: Vec<String>,
+}
+
+/// The cells for these scenarios on a machine with `cpus` CPUs for us.
+pub(super) fn cells(scenarios: &[Scenario], threads: Option<&[usize]>, quick: bool, cpus: usize) -> Cells {
+    let mut cells = Vec::new();
+    let mut left_out = Vec::new();
+    for &scenario in scenarios {
+        let counts = threads.map_or_else(|| default_threads(scenario, quick), <[usize]>::to_vec);
+        match scenario {
+            Scenario::AloneHot => cells.push(Cell::new(scenario, 1)),
+            Scenario::AloneCold if cpus < 2 => left_out.push("alone-cold needs two CPUs".to_owned()),
+            Scenario::AloneCold => cells.push(Cell::new(scenario, 2)),
+            Scenario::Contended => {
+                for count in counts {
+                    if count > cpus {
+                        left_out.push(format!(
+                            "contended with {count} threads needs {count} CPUs; more threads than CPUs is scenario oversubscribed"
+                        ));
+                        continue;
+                    }
+                    let grid = SECTIONS_NS.iter().flat_map(|&s| THINKS_NS.iter().map(move |&t| (s, t)));
+                    cells.extend(grid.map(|(s, t)| Cell::new(scenario, count).times(s, t)));
+                }
+            }
+            Scenario::Oversubscribed => {
+                cells.extend(counts.iter().map(|&n| Cell::new(scenario, n).times(CROWD_SECTION_NS, 0)));
+            }
+            Scenario::Map => {
+                let cell = |&n| Cell { think_ns: Some(MAP_THINK_NS), ..Cell::new(scenario, n) };
+                cells.extend(counts.iter().map(cell));
+            }
+        }
+    }
+    if cpus < 2 && !left_out.is_empty() {
+        left_out.push("this process may use one CPU only (see `taskset -p $$`)".to_owned());
+    }
+    Cells { cells, left_out }
+}
+
+fn default_threads(scenario: Scenario, quick: bool) -> Vec<usize> {
+    match scenario {
+        Scenario::AloneHot => vec![1],
+        Scenario::AloneCold | Scenario::Contended => vec![2],
+        Scenario::Oversubscribed if quick => vec![2, 8, 64],
+        Scenario::Oversubscribed => vec![2, 4, 8, 16, 32, 64],
+        Scenario::Map if quick => vec![2],
+        Scenario::Map => vec![2, 8],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_cpu_leaves_cells_out_and_says_so() {
+        let plan = cells(Scenario::value_variants(), None, false, 1);
+        assert!(plan.cells.iter().all(|c| !matches!(c.scenario, Scenario::AloneCold | Scenario::Contended)));
+        assert!(plan.left_out.iter().any(|m| m.starts_with("contended")));
+        assert!(plan.left_out.iter().any(|m| m.starts_with("alone-cold")));
+    }
+
+    #[test]
+    fn two_cpus_get_everything() {
+        let plan = cells(Scenario::value_variants(), None, false, 2);
+        assert_eq!(plan.left_out, Vec::<String>::new());
+        assert_eq!(plan.cells.iter().filter(|c| c.scenario == Scenario::Contended).count(), 9);
+        let mut unique = plan.cells.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), plan.cells.len());
+    }
+}
