@@ -51,6 +51,9 @@ pub(crate) fn table(texts: &[&str], figures: &[&str]) -> Table {
     let left = texts.iter().map(|title| text(title, Tone::Strong));
     let right = figures.iter().map(|title| figure(title, Tone::Strong));
     table.set_header(left.chain(right).collect::<Vec<_>>());
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
     table
 }
 

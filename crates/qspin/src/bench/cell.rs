@@ -76,8 +76,11 @@ impl LockJob for Measure<'_> {
 
 /// Measures, with a look at the distance of the two CPUs right before and right after.
 pub(super) fn measure(order: &Order) -> Answer {
-    while order.hang {
-        std::thread::park();
+    if order.hang {
+        loop {
+            // May return at any time.
+            std::thread::park();
+        }
     }
     let before = order.pair().map(transfer_ticks);
     let found = order.lock.with_type(Measure(order));

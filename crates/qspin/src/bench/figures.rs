@@ -118,7 +118,7 @@ fn memory(outcome: &Outcome) -> Block {
     let mut figures = vec![Figure::plain("bytes of a lock without data", sizes.join(", "))];
     if let Some(slots) = outcome.slots_of_64 {
         let slot = size_of::<Slot<AtomicCell>>();
-        let value = format!("{} bytes ({slots} slots in use x {slot})", slots * slot);
+        let value = format!("{} bytes ({slots} slots in use, of at most 64, x {slot})", slots * slot);
         figures.push(Figure::plain("queue nodes of 64 threads, shared by all locks", value));
     }
     Block { title: "Memory", figures }

@@ -95,14 +95,17 @@ pub(super) fn describe(clock: Clock, cpus: &[usize]) -> Vec<(&'static str, Strin
     facts
 }
 
-/// The smallest step that the tick counter was seen to make: no single wait is known better than that.
+/// The step that the tick counter makes most often when read again and again: no single wait is known better.
 fn clock_step() -> u64 {
     let mut last = ticks();
-    let steps = (0..10_000).map(|_| {
+    let mut times_seen = std::collections::BTreeMap::<u64, u32>::new();
+    for _ in 0..10_000 {
         let now = ticks();
-        now.saturating_sub(std::mem::replace(&mut last, now))
-    });
-    steps.filter(|&step| step > 0).min().unwrap_or(1)
+        let step = now.saturating_sub(std::mem::replace(&mut last, now));
+        *times_seen.entry(step).or_default() += 1;
+    }
+    times_seen.remove(&0);
+    times_seen.into_iter().max_by_key(|&(_, times)| times).map_or(1, |(step, _)| step)
 }
 
 fn list(cpus: &[usize]) -> String {

@@ -32,7 +32,7 @@ impl Section for SharedMap {
         let table = unsafe { &mut *self.0.get() };
         let key = draw % KEYS;
         // Other bits than the key is made of.
-        if (draw >> 32) % 5 == 0 {
+        if (draw >> 32).is_multiple_of(5) {
             table.insert(key, entered);
         } else {
             black_box(table.get(&key));

@@ -140,7 +140,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     table::print(&groups, &outcome, &noise, &figures, session.rounds);
     if let Some(mut file) = report {
         let facts = machine::describe(clock, &allowed);
-        let page = report::page(&facts, &groups, &outcome, &noise, &figures, session.rounds)?;
+        let page = report::page(&report::Contents {
+            facts: &facts,
+            groups: &groups,
+            outcome: &outcome,
+            noise: &noise,
+            figures: &figures,
+            planned_rounds: session.rounds,
+        })?;
         let write = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(page.as_bytes()));
         write.map_err(|e| Failure::failed(format!("cannot write the report: {e}")))?;
     }

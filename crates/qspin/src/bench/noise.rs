@@ -74,7 +74,7 @@ impl Watch {
 
 impl Noise {
     /// Whether the figures say something about the locks rather than about who else was there.
-    fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&self) -> bool {
         self.loop_spread_pct < 10.0 && self.stolen_pct.unwrap_or(0.0) < 2.0 && self.others_pct.unwrap_or(0.0) < 5.0
     }
 

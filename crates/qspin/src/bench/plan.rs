@@ -94,7 +94,7 @@ impl fmt::Display for Cell {
 pub(super) const SECTIONS_NS: [u32; 3] = [0, 50, 500];
 pub(super) const THINKS_NS: [u32; 3] = [0, 100, 1000];
 /// Long enough for the line to be passed, short enough for waiters to matter.
-const CROWD_SECTION_NS: u32 = 50;
+pub(super) const CROWD_SECTION_NS: u32 = 50;
 const MAP_THINK_NS: u32 = 100;
 
 /// The cells of a run, and what had to be left out, in words.

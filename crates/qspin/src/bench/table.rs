@@ -26,8 +26,9 @@ pub(super) fn print(groups: &[Group], outcome: &Outcome, noise: &Noise, figures:
         println!("{} {violated}", paint("broken:", Tone::Bad));
     }
     println!("{}", ui::heading("Noise"));
+    let tone = if noise.is_quiet() { Tone::Plain } else { Tone::Warn };
     for sentence in noise.sentences().iter().chain(&rounds_done(outcome, planned_rounds)) {
-        println!("  {sentence}");
+        println!("  {}", paint(sentence, tone));
     }
     println!("\n{}", ui::heading("Figures"));
     for block in figures {
@@ -67,6 +68,11 @@ pub(super) fn tone(ratio: f64) -> Tone {
     }
 }
 
+/// A ratio, legible also when it is tiny: `1/40`.
+pub(super) fn ratio_text(ratio: f64) -> String {
+    if ratio > 0.0 && ratio < 0.095 { format!("1/{}", digits(1.0 / ratio)) } else { digits(ratio) }
+}
+
 fn maybe(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
     value.map_or_else(|| "-".to_owned(), show)
 }
@@ -83,7 +89,7 @@ fn cell_table(group: &Group) -> comfy_table::Table {
         let name = text(s.lock, if s.lock == OURS { Tone::Strong } else { Tone::Plain });
         let ratio = match s.ours_to_it {
             Some(_) if s.lock == OURS => figure("-", Tone::Plain),
-            Some(ratio) => figure(digits(ratio), tone(ratio)),
+            Some(ratio) => figure(ratio_text(ratio), tone(ratio)),
             None => figure("-", Tone::Plain),
         };
         let plain = |value: String| figure(value, Tone::Plain);
@@ -130,7 +136,7 @@ fn verdict_table(groups: &[Group]) -> comfy_table::Table {
         let won = group.winner().is_some_and(|s| s.lock == OURS);
         let mut row = vec![text(compact(group), Tone::Plain), text(winner, if won { Tone::Good } else { Tone::Plain })];
         row.extend(peers.iter().map(|&peer| match group.ours_to(peer) {
-            Some(ratio) => figure(digits(ratio), tone(ratio)),
+            Some(ratio) => figure(ratio_text(ratio), tone(ratio)),
             None => figure("-", Tone::Dim),
         }));
         table.add_row(row);
@@ -151,7 +157,7 @@ fn short(lock: LockName) -> &'static str {
 }
 
 /// `contended 2, 50/100, near`.
-fn compact(group: &Group) -> String {
+pub(super) fn compact(group: &Group) -> String {
     let cell = &group.cell;
     let mut text = cell.scenario.name().to_owned();
     if cell.threads != 1 {

@@ -1,0 +1,269 @@
+//! `qspin bench` from outside: what it accepts, what it writes, and what it says when something goes wrong.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+const QSPIN: &str = env!("CARGO_BIN_EXE_qspin");
+
+/// Longer than any of these takes, short enough to wait for.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// Runs `qspin bench` with these arguments.
+fn bench(args: &[&str]) -> Output {
+    let mut command = Command::new(QSPIN);
+    command.arg("bench").args(args);
+    run(command)
+}
+
+/// Fails instead of hanging.
+fn run(mut command: Command) -> Output {
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = piped.spawn().expect("qspin starts");
+    let id = child.id().to_string();
+    let (ended, wait_ended) = mpsc::channel();
+    let waiter = std::thread::spawn(move || {
+        let output = child.wait_with_output();
+        let _ = ended.send(());
+        output
+    });
+    if wait_ended.recv_timeout(WATCHDOG).is_err() {
+        let _ = Command::new("kill").args(["-KILL", &id]).status();
+        panic!("{command:?} did not end within {WATCHDOG:?}");
+    }
+    waiter.join().expect("the waiter does not panic").expect("qspin can be waited for")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A folder of this test's own, gone when it ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("qspin-cli-bench-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("the temporary folder is writable");
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().expect("a path of ours is UTF-8").to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn rows(path: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).expect("the rows were written");
+    text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Exit code 2, all of `said` in the message, and nothing measured.
+fn refused(args: &[&str], said: &[&str]) {
+    let output = bench(args);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
+    for part in said {
+        assert!(message.contains(part), "{args:?}: no '{part}' in: {message}");
+    }
+    assert!(output.stdout.is_empty(), "{args:?}: {}", stdout(&output));
+}
+
+#[test]
+fn bad_input_is_refused_with_what_would_be_accepted() {
+    refused(&["--lock", "nonsense"], &["nonsense", "native", "std", "mcs"]);
+    refused(&["--lock", ""], &["native", "std"]);
+    refused(&["--scenario", "nonsense"], &["nonsense", "alone-hot", "contended", "oversubscribed", "map"]);
+    refused(&["--threads", "0"], &["0", "1..=1024"]);
+    refused(&["--threads", "1025"], &["1025", "1..=1024"]);
+    refused(&["--threads", "-1"], &["-1"]);
+    refused(&["--threads", "two"], &["two"]);
+    refused(&["--seconds", "0"], &["above 0", "60"]);
+    refused(&["--seconds", "61"], &["above 0", "60"]);
+    refused(&["--seconds", "nan"], &["above 0", "60"]);
+    refused(&["--seconds", "soon"], &["above 0", "60"]);
+    refused(&["--kill-after", "0"], &["above 0", "60"]);
+    refused(&["--rounds", "0"], &["1..=1000"]);
+    refused(&["--seed", "x"], &["--seed"]);
+    refused(&["--child", "{}"], &["order makes no sense"]);
+}
+
+#[test]
+fn files_that_cannot_be_written_are_noticed_before_measuring() {
+    refused(&["--report", "/nonexistent/report.html"], &["/nonexistent/report.html", "folder that exists"]);
+    refused(&["--json", "/nonexistent/rows.jsonl"], &["/nonexistent/rows.jsonl", "folder that exists"]);
+    let folder = Folder::new("same");
+    let file = folder.file("both");
+    refused(&["--json", &file, "--report", &file], &["same file"]);
+}
+
+#[test]
+fn more_threads_than_cpus_is_not_contended() {
+    let output = bench(&["--scenario", "contended", "--threads", "1000", "--rounds", "1"]);
+    if cpus() < 1000 {
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains("oversubscribed"), "{}", stderr(&output));
+    }
+}
+
+const KEYS: [&str; 16] = [
+    "lock",
+    "scenario",
+    "threads",
+    "section_ns",
+    "think_ns",
+    "placement",
+    "ops_per_s",
+    "cycles_per_pair",
+    "jain",
+    "fairness",
+    "wait_ns",
+    "cpu_ns_per_op",
+    "excluded_ok",
+    "round",
+    "transfer_cycles",
+    "seed",
+];
+
+#[test]
+fn a_tiny_run_of_everything_writes_rows_and_a_page_of_its_own() {
+    let folder = Folder::new("tiny");
+    let (json, page) = (folder.file("rows.jsonl"), folder.file("report.html"));
+    let args = [
+        "--quick",
+        "--lock",
+        "native,std",
+        "--rounds",
+        "1",
+        "--seconds",
+        "0.01",
+        "--seed",
+        "42",
+        "--json",
+        &json,
+        "--report",
+        &page,
+    ];
+    let output = bench(&args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for said in ["Throughput of native", "Noise", "Figures", "bytes of a lock"] {
+        assert!(stdout(&output).contains(said), "no '{said}' in: {}", stdout(&output));
+    }
+
+    let rows = rows(&json);
+    let cells = if cpus() < 2 { 5 } else { 15 };
+    assert_eq!(rows.len(), cells * 2, "{}", stderr(&output));
+    for row in &rows {
+        let object = row.as_object().expect("a row is an object");
+        let mut keys: Vec<_> = object.keys().map(String::as_str).collect();
+        let mut expected = KEYS.to_vec();
+        keys.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(keys, expected);
+        assert!(row["ops_per_s"].as_f64().is_some_and(|ops| ops > 0.0), "{row}");
+        assert_eq!(row["seed"], 42);
+        match row["scenario"].as_str() {
+            Some("alone-hot" | "alone-cold") => {
+                assert!(row["wait_ns"].is_null() && row["excluded_ok"].is_null(), "{row}");
+                assert_eq!(row["cycles_per_pair"].is_number(), cfg!(target_arch = "x86_64"), "{row}");
+            }
+            Some("contended" | "oversubscribed" | "map") => {
+                assert_eq!(row["excluded_ok"], true, "{row}");
+                let wait = |name: &str| row["wait_ns"][name].as_f64().unwrap_or_else(|| panic!("no {name}: {row}"));
+                assert!(wait("p50") <= wait("p99") && wait("p99") <= wait("p999") && wait("p999") <= wait("max"));
+                let (fairness, jain) =
+                    (row["fairness"].as_f64().expect("fairness"), row["jain"].as_f64().expect("jain"));
+                assert!((0.5..=1.0).contains(&fairness) && (0.0..=1.000_001).contains(&jain), "{row}");
+            }
+            other => panic!("unknown scenario {other:?}"),
+        }
+    }
+
+    let html = std::fs::read_to_string(&page).expect("the report was written");
+    assert!(html.starts_with("<!DOCTYPE html>") && html.trim_end().ends_with("</html>"));
+    assert!(html.contains("<svg") && html.contains("prefers-color-scheme"));
+    // The namespace of SVG is a name, not an address that is fetched.
+    let html = html.replace("http://www.w3.org/2000/svg", "");
+    for external in ["http:", "https:", "<script", "<link", "src=", "href=", "@import", "url("] {
+        assert!(!html.contains(external), "the report has '{external}'");
+    }
+}
+
+#[test]
+fn one_cpu_is_enough_and_what_it_lacks_is_said() {
+    let args =
+        ["--lock", "native", "--rounds", "1", "--seconds", "0.01", "--scenario", "alone-hot,alone-cold,contended"];
+    let mut on_one_cpu = Command::new("taskset");
+    on_one_cpu.args(["-c", "0", QSPIN, "bench"]).args(args);
+    // Not every system has the program, nor lets everybody run on CPU 0.
+    if !Command::new("taskset").args(["-c", "0", "true"]).status().is_ok_and(|status| status.success()) {
+        return;
+    }
+    let output = run(on_one_cpu);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("alone-cold needs two CPUs"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("contended with 2 threads needs 2 CPUs"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_lock_that_excludes_nobody_is_found_out() {
+    if cpus() < 2 {
+        return;
+    }
+    let folder = Folder::new("broken");
+    let json = folder.file("rows.jsonl");
+    let args = ["--lock", "broken", "--scenario", "contended", "--rounds", "2", "--seconds", "0.02", "--json", &json];
+    let output = bench(&args);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("broken let two threads in at once"), "{}", stderr(&output));
+    assert!(rows(&json).iter().any(|row| row["excluded_ok"] == false));
+}
+
+#[test]
+fn a_slice_that_hangs_costs_its_own_row_only() {
+    let folder = Folder::new("hang");
+    let (json, page) = (folder.file("rows.jsonl"), folder.file("report.html"));
+    let args = [
+        "--lock",
+        "native,spin",
+        "--test-hang",
+        "spin",
+        "--scenario",
+        "alone-hot",
+        "--rounds",
+        "2",
+        "--seconds",
+        "0.01",
+        "--kill-after",
+        "0.3",
+        "--json",
+        &json,
+        "--report",
+        &page,
+    ];
+    let output = bench(&args);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("1 slice gave no row"), "{}", stderr(&output));
+    assert!(stdout(&output).contains("spin: alone-hot, round 0: killed after 0.3 s"), "{}", stdout(&output));
+    let rows = rows(&json);
+    assert_eq!(rows.len(), 2);
+    assert!(rows.iter().all(|row| row["lock"] == "native"));
+    assert!(std::fs::read_to_string(&page).expect("the report was written").contains("killed after"));
+}
