@@ -35,14 +35,6 @@ impl Order {
     }
 }
 
-/// What a child answers; a line of JSON on its standard output.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Answer {
-    pub(super) row: Row,
-    /// Thread slots of this library that were in use when all threads had waited and none had ended.
-    pub(super) slots_in_use: usize,
-}
-
 /// What a scenario found out about a lock.
 #[derive(Default)]
 pub(super) struct Found {
@@ -53,7 +45,6 @@ pub(super) struct Found {
     pub(super) wait: Option<Wait>,
     pub(super) cpu_ns_per_op: Option<f64>,
     pub(super) excluded_ok: Option<bool>,
-    pub(super) slots_in_use: usize,
 }
 
 struct Measure<'a>(&'a Order);
@@ -75,7 +66,7 @@ impl LockJob for Measure<'_> {
 }
 
 /// Measures, with a look at the distance of the two CPUs right before and right after.
-pub(super) fn measure(order: &Order) -> Answer {
+pub(super) fn measure(order: &Order) -> Row {
     if order.hang {
         loop {
             // May return at any time.
@@ -86,7 +77,7 @@ pub(super) fn measure(order: &Order) -> Answer {
     let found = order.lock.with_type(Measure(order));
     let after = order.pair().map(transfer_ticks);
     let cycles = |ticks: f64| TICKS_ARE_CYCLES.then_some(ticks);
-    let row = Row {
+    Row {
         lock: order.lock,
         scenario: order.cell.scenario,
         threads: order.cell.threads,
@@ -103,6 +94,5 @@ pub(super) fn measure(order: &Order) -> Answer {
         excluded_ok: found.excluded_ok,
         round: order.round,
         seed: order.seed,
-    };
-    Answer { row, slots_in_use: found.slots_in_use }
+    }
 }

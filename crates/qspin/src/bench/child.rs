@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::cell::{Answer, Order, measure};
+use super::cell::{Order, measure};
+use super::row::Row;
 use crate::failure::Failure;
 
 /// Why there is no row.
@@ -18,7 +19,7 @@ pub(super) enum Lost {
 }
 
 /// Runs `order` in a child that is killed after `kill_after`.
-pub(super) fn spawn(order: &Order, kill_after: Duration) -> Result<Answer, Lost> {
+pub(super) fn spawn(order: &Order, kill_after: Duration) -> Result<Row, Lost> {
     let died = |what: &str, error: &dyn std::fmt::Display| Lost::Died(format!("{what}: {error}"));
     let order = serde_json::to_string(order).map_err(|e| died("cannot write the order", &e))?;
     let own = std::env::current_exe().map_err(|e| died("cannot find this program", &e))?;

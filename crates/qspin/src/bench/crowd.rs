@@ -71,7 +71,6 @@ struct Tally {
     in_time: u64,
     waits: Histogram<u32>,
     cpu_ns: u64,
-    slots_in_use: usize,
 }
 
 /// Two digits are enough to compare tails, and keep the histogram in the cache. Up to some hundred seconds: the parent
@@ -114,11 +113,10 @@ pub(super) fn race<L: Contender, S: Section>(order: &Order, section: S) -> Found
         wait: (!waits.is_empty()).then_some(wait),
         cpu_ns_per_op: (done > 0).then(|| cpu_ns as f64 / done as f64),
         excluded_ok: Some(shared.counter.0.0.load(Ordering::Relaxed) == done),
-        slots_in_use: tallies.iter().map(|t| t.slots_in_use).max().unwrap_or(0),
     }
 }
 
-/// Where the threads meet: when all are in place, when the time is known, and before the first of them ends.
+/// Where the threads meet: when all are in place, and when the time is known.
 struct Gates {
     ready: Barrier,
     go: Barrier,
@@ -133,7 +131,7 @@ fn run_thread<L: Contender, S: Section>(order: &Order, shared: &Shared<L, S>, ga
     }
     let mut random = Random::new(order.seed, index as u64);
     let think = order.clock.ticks(Duration::from_nanos(cell.think_ns.unwrap_or(0).into()));
-    let mut tally = Tally { done: 0, in_time: 0, waits: histogram(), cpu_ns: 0, slots_in_use: 0 };
+    let mut tally = Tally { done: 0, in_time: 0, waits: histogram(), cpu_ns: 0 };
     if gates.ready.wait().is_leader() {
         // A little later, so that those on CPUs of their own start at the same moment.
         gates.start.store(ticks() + order.clock.ticks(Duration::from_micros(200)), Ordering::Relaxed);
@@ -168,9 +166,6 @@ fn run_thread<L: Contender, S: Section>(order: &Order, shared: &Shared<L, S>, ga
         }
     }
     tally.cpu_ns = cpu_time_ns() - cpu_start;
-    // Before the gate: the last one to come sees the slots of all.
-    tally.slots_in_use = qspinlock::threads::slots_in_use();
-    gates.ready.wait();
     tally
 }
 

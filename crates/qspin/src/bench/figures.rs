@@ -5,9 +5,9 @@ use std::mem::size_of;
 use qspinlock::atomic::AtomicCell;
 use qspinlock::queue::Slot;
 
+use super::memory::slots_of;
 use super::plan::Scenario;
 use super::row::{Placement, Row};
-use super::session::Outcome;
 use super::verdict::{OURS, groups, median, ratios};
 use crate::locks::{LockName, size_of_lock};
 use crate::ui::{digits, nanos};
@@ -42,9 +42,8 @@ impl Figure {
 }
 
 /// All blocks that this run has figures for.
-pub(super) fn figures(outcome: &Outcome) -> Vec<Block> {
-    let rows = &outcome.rows;
-    let blocks = [alone(rows), fair_peers(rows), tails(rows), memory(outcome)];
+pub(super) fn figures(rows: &[Row]) -> Vec<Block> {
+    let blocks = [alone(rows), fair_peers(rows), tails(rows), memory()];
     blocks.into_iter().filter(|block| !block.figures.is_empty()).collect()
 }
 
@@ -66,7 +65,8 @@ fn alone(rows: &[Row]) -> Block {
 }
 
 fn fair_peers(rows: &[Row]) -> Block {
-    let peers = fair_peers_of_ours();
+    let measured = |lock: &LockName| rows.iter().any(|row| row.lock == *lock);
+    let peers: Vec<LockName> = fair_peers_of_ours().into_iter().filter(measured).collect();
     let mut figures = Vec::new();
     for group in groups(rows).iter().filter(|g| g.cell.scenario == Scenario::Contended && g.cell.threads == 2) {
         let of_group: Vec<&Row> =
@@ -113,13 +113,13 @@ fn tails(rows: &[Row]) -> Block {
     Block { title: "Two pinned threads, no think time: p99.9 of the wait", figures }
 }
 
-fn memory(outcome: &Outcome) -> Block {
+fn memory() -> Block {
     let sizes: Vec<_> = LockName::working().map(|lock| format!("{lock} {}", size_of_lock(lock))).collect();
     let mut figures = vec![Figure::plain("bytes of a lock without data", sizes.join(", "))];
-    if let Some(slots) = outcome.slots_of_64 {
+    if let Some(slots) = slots_of(64) {
         let slot = size_of::<Slot<AtomicCell>>();
-        let value = format!("{} bytes ({slots} slots in use, of at most 64, x {slot})", slots * slot);
-        figures.push(Figure::plain("queue nodes of 64 threads, shared by all locks", value));
+        let value = format!("{} bytes ({slots} slots in use x {slot})", slots * slot);
+        figures.push(Figure::plain("queue nodes when 64 threads have waited, for all locks", value));
     }
     Block { title: "Memory", figures }
 }

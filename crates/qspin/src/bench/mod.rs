@@ -8,6 +8,7 @@ mod crowd;
 mod figures;
 mod machine;
 mod map;
+mod memory;
 mod noise;
 mod plan;
 mod plot;
@@ -136,8 +137,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let outcome = session.run(&mut watch, json)?;
     let groups = verdict::groups(&outcome.rows);
     let noise = watch.finish(&outcome.rows, &groups);
-    let figures = figures::figures(&outcome);
-    table::print(&groups, &outcome, &noise, &figures, session.rounds);
+    let figures = figures::figures(&outcome.rows);
     if let Some(mut file) = report {
         let facts = machine::describe(clock, &allowed);
         let page = report::page(&report::Contents {
@@ -151,7 +151,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let write = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(page.as_bytes()));
         write.map_err(|e| Failure::failed(format!("cannot write the report: {e}")))?;
     }
+    show(&table::text(&groups, &outcome, &noise, &figures, session.rounds))?;
     verdict_on(&outcome)
+}
+
+/// Prints `text`. A reader who has seen enough, as `head` does, is no failure.
+fn show(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::failed(format!("cannot print: {e}"))),
+        _ => Ok(()),
+    }
 }
 
 /// Opens for writing and leaves the contents alone for now.

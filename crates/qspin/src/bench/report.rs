@@ -6,7 +6,6 @@ use super::figures::Block;
 use super::noise::Noise;
 use super::plan::Scenario;
 use super::plot;
-use super::row::Placement;
 use super::session::Outcome;
 use super::table::{compact, headline, peers, ratio_text, rounds_done, tone};
 use super::verdict::{Group, OURS, Summary};
@@ -206,9 +205,8 @@ fn waits(groups: &[Group]) -> Result<Markup, Failure> {
 }
 
 fn cell(group: &Group) -> Markup {
-    let open = group.placement != Some(Placement::Mixed) && group.cell.scenario == Scenario::AloneHot;
     html! {
-        details open[open] {
+        details {
             summary { (headline(group)) }
             div.scroll { table {
                 thead { tr {

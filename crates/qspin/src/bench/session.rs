@@ -41,8 +41,6 @@ pub(super) struct Outcome {
     /// Rounds begun.
     pub(super) rounds: u32,
     pub(super) out_of_time: bool,
-    /// Most slots of ours that were in use in a cell of 64 threads.
-    pub(super) slots_of_64: Option<usize>,
 }
 
 impl Session {
@@ -87,9 +85,18 @@ impl Session {
                     outcome.rounds = round + 1;
                     bar.set_message(format!("{lock}: {cell}"));
                     if !given_up.contains(&(cell, lock)) {
-                        let kill_after = (length + self.kill_after).min(left.unwrap_or(Duration::MAX));
-                        if !self.slice(lock, cell, round, kill_after, &mut outcome, &mut json)? {
-                            given_up.push((cell, lock));
+                        let allowance = length + self.kill_after;
+                        match self.slice(lock, cell, round, allowance.min(left.unwrap_or(allowance)), &mut json)? {
+                            Ok(row) => outcome.keep(row),
+                            // Not its fault: the whole run has no more time to give.
+                            Err(Lost::TimedOut(_)) if left.is_some_and(|left| left < allowance) => {
+                                outcome.out_of_time = true;
+                                break 'rounds;
+                            }
+                            Err(lost) => {
+                                outcome.lost.push(explain(&lost, lock, cell, round, self.cpus.len()));
+                                given_up.push((cell, lock));
+                            }
                         }
                     }
                     bar.inc(1);
@@ -100,16 +107,15 @@ impl Session {
         Ok(outcome)
     }
 
-    /// One slice. False if it was lost.
+    /// One slice. Fails only if its row cannot be written.
     fn slice(
         &self,
         lock: LockName,
         cell: Cell,
         round: u32,
         kill_after: Duration,
-        outcome: &mut Outcome,
         json: &mut Option<BufWriter<File>>,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Result<Row, Lost>, Failure> {
         let order = Order {
             lock,
             cell,
@@ -121,26 +127,22 @@ impl Session {
             cpus: self.cpus.clone(),
             hang: self.hang == Some(lock),
         };
-        let answer = match spawn(&order, kill_after) {
-            Ok(answer) => answer,
-            Err(lost) => {
-                outcome.lost.push(explain(&lost, lock, cell, round, self.cpus.len()));
-                return Ok(false);
-            }
-        };
-        if let Some(json) = json {
-            let write = serde_json::to_string(&answer.row).map_err(std::io::Error::from);
+        let row = spawn(&order, kill_after);
+        if let (Some(json), Ok(row)) = (json, &row) {
+            let write = serde_json::to_string(row).map_err(std::io::Error::from);
             let done = write.and_then(|line| writeln!(json, "{line}")).and_then(|()| json.flush());
             done.map_err(|e| Failure::failed(format!("cannot write the JSON file: {e}; free some space and repeat")))?;
         }
-        if answer.row.excluded_ok == Some(false) {
-            outcome.violated.push(format!("{lock} let two threads in at once: {cell}, round {round}"));
+        Ok(row)
+    }
+}
+
+impl Outcome {
+    fn keep(&mut self, row: Row) {
+        if row.excluded_ok == Some(false) {
+            self.violated.push(format!("{} let two threads in at once: {}, round {}", row.lock, row.cell(), row.round));
         }
-        if lock == LockName::Native && cell.threads == 64 {
-            outcome.slots_of_64 = outcome.slots_of_64.max(Some(answer.slots_in_use));
-        }
-        outcome.rows.push(answer.row);
-        Ok(true)
+        self.rows.push(row);
     }
 }
 

@@ -6,35 +6,36 @@ use super::row::Wait;
 use super::session::Outcome;
 use super::verdict::{Group, OURS};
 use crate::locks::LockName;
-use crate::ui::{self, Tone, digits, figure, nanos, paint, si, text};
+use crate::ui::{self, Tone, digits, figure, nanos, paint, si};
 
 /// Ratios nearer to 1 than this are called a draw: rounds differ by as much.
 const DRAW: f64 = 0.05;
 
-pub(super) fn print(groups: &[Group], outcome: &Outcome, noise: &Noise, figures: &[Block], planned_rounds: u32) {
-    for group in groups {
-        println!("{}\n{}\n", ui::heading(&headline(group)), cell_table(group));
-    }
+/// Everything, as text.
+pub(super) fn text(
+    groups: &[Group],
+    outcome: &Outcome,
+    noise: &Noise,
+    figures: &[Block],
+    planned_rounds: u32,
+) -> String {
+    let mut parts: Vec<String> =
+        groups.iter().map(|group| format!("{}\n{}\n", ui::heading(&headline(group)), cell_table(group))).collect();
     if groups.iter().any(|g| g.ours_to(OURS).is_some()) {
-        println!("{}", ui::heading("Throughput of native to each (above 1: native is faster)"));
-        println!("{}\n", verdict_table(groups));
+        parts.push(ui::heading("Throughput of native to each (above 1: native is faster)"));
+        parts.push(format!("{}\n", verdict_table(groups)));
     }
-    for lost in &outcome.lost {
-        println!("{} {lost}", paint("no row:", Tone::Bad));
-    }
-    for violated in &outcome.violated {
-        println!("{} {violated}", paint("broken:", Tone::Bad));
-    }
-    println!("{}", ui::heading("Noise"));
+    parts.extend(outcome.lost.iter().map(|lost| format!("{} {lost}", paint("no row:", Tone::Bad))));
+    parts.extend(outcome.violated.iter().map(|broken| format!("{} {broken}", paint("broken:", Tone::Bad))));
+    parts.push(ui::heading("Noise"));
     let tone = if noise.is_quiet() { Tone::Plain } else { Tone::Warn };
-    for sentence in noise.sentences().iter().chain(&rounds_done(outcome, planned_rounds)) {
-        println!("  {}", paint(sentence, tone));
-    }
-    println!("\n{}", ui::heading("Figures"));
+    let sentences = noise.sentences().into_iter().chain(rounds_done(outcome, planned_rounds));
+    parts.extend(sentences.map(|sentence| format!("  {}", paint(&sentence, tone))));
+    parts.push(format!("\n{}", ui::heading("Figures")));
     for block in figures {
-        println!("  {}", block.title);
-        println!("{}", figures_table(block));
+        parts.push(format!("  {}\n{}", block.title, figures_table(block)));
     }
+    parts.join("\n") + "\n"
 }
 
 /// What is to be said if the time was up before the plan was done.
@@ -86,7 +87,7 @@ fn cell_table(group: &Group) -> comfy_table::Table {
     };
     let mut table = ui::table(&["lock"], columns);
     for s in group.ranked() {
-        let name = text(s.lock, if s.lock == OURS { Tone::Strong } else { Tone::Plain });
+        let name = ui::text(s.lock, if s.lock == OURS { Tone::Strong } else { Tone::Plain });
         let ratio = match s.ours_to_it {
             Some(_) if s.lock == OURS => figure("-", Tone::Plain),
             Some(ratio) => figure(ratio_text(ratio), tone(ratio)),
@@ -134,7 +135,8 @@ fn verdict_table(groups: &[Group]) -> comfy_table::Table {
     for group in groups {
         let winner = group.winner().map_or("-", |s| short(s.lock));
         let won = group.winner().is_some_and(|s| s.lock == OURS);
-        let mut row = vec![text(compact(group), Tone::Plain), text(winner, if won { Tone::Good } else { Tone::Plain })];
+        let mut row =
+            vec![ui::text(compact(group), Tone::Plain), ui::text(winner, if won { Tone::Good } else { Tone::Plain })];
         row.extend(peers.iter().map(|&peer| match group.ours_to(peer) {
             Some(ratio) => figure(ratio_text(ratio), tone(ratio)),
             None => figure("-", Tone::Dim),
@@ -177,11 +179,15 @@ fn figures_table(block: &Block) -> comfy_table::Table {
     table.load_style(comfy_table::presets::NOTHING);
     for figure in &block.figures {
         let goal = match &figure.goal {
-            Some((goal, true)) => text(format!("goal {goal}: met"), Tone::Good),
-            Some((goal, false)) => text(format!("goal {goal}: MISSED"), Tone::Bad),
-            None => text("", Tone::Plain),
+            Some((goal, true)) => ui::text(format!("goal {goal}: met"), Tone::Good),
+            Some((goal, false)) => ui::text(format!("goal {goal}: MISSED"), Tone::Bad),
+            None => ui::text("", Tone::Plain),
         };
-        table.add_row(vec![text(format!("   {}", figure.what), Tone::Plain), text(&figure.value, Tone::Strong), goal]);
+        table.add_row(vec![
+            ui::text(format!("   {}", figure.what), Tone::Plain),
+            ui::text(&figure.value, Tone::Strong),
+            goal,
+        ]);
     }
     table
 }

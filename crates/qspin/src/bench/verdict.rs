@@ -102,11 +102,15 @@ fn summary(lock: LockName, group: &[&Row]) -> Option<Summary> {
     })
 }
 
-/// Our `figure` to the best of `peers`', round by round. The best is the one with the most operations.
+/// Our `figure` to the best of `peers`', round by round. The best is the one with the most operations. A round that
+/// lacks one of them does not count: without the best, ours would look better than it is.
 pub(super) fn ratios(group: &[&Row], figure: impl Fn(&Row) -> Option<f64>, peers: &[LockName]) -> Vec<f64> {
     let ratio = |ours: &&Row| {
-        let in_round = group.iter().filter(|row| row.round == ours.round && peers.contains(&row.lock));
-        let best = in_round.max_by(|a, b| a.ops_per_s.total_cmp(&b.ops_per_s))?;
+        let rivals = |row: &&&Row| row.round == ours.round && peers.contains(&row.lock);
+        if group.iter().filter(rivals).count() < peers.len() {
+            return None;
+        }
+        let best = group.iter().filter(rivals).max_by(|a, b| a.ops_per_s.total_cmp(&b.ops_per_s))?;
         let (ours, theirs) = (figure(ours)?, figure(best)?);
         (theirs > 0.0).then(|| ours / theirs)
     };

@@ -1,0 +1,66 @@
+//! What this library's lock takes besides its four bytes: queue nodes, in slots that threads have.
+
+use std::sync::RwLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use qspinlock::RawSpinLock;
+use qspinlock::threads::{Threads, slots_in_use};
+
+/// Far longer than it takes; nobody should wait for a count.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Slots in use when so many threads live that have all waited in the queue. `None` if that was not to be had in time.
+pub(super) fn slots_of(threads: usize) -> Option<usize> {
+    let lock = RawSpinLock::<Threads>::new();
+    let gate = RwLock::new(());
+    let begun = Instant::now();
+    let wait_until = |condition: &dyn Fn() -> bool| {
+        while !condition() && begun.elapsed() < LIMIT {
+            thread::yield_now();
+        }
+    };
+    thread::scope(|scope| {
+        // Until it is dropped, no thread ends and gives its slot back.
+        let closed = gate.write();
+        for before in 0..threads {
+            acquire(&lock);
+            // The first waiter takes the pending lane, which needs no node. The second one queues.
+            scope.spawn(|| {
+                acquire(&lock);
+                release(&lock);
+            });
+            wait_until(&|| lock.is_contended());
+            scope.spawn(|| {
+                acquire(&lock);
+                release(&lock);
+                drop(gate.read());
+            });
+            wait_until(&|| slots_in_use() > before);
+            release(&lock);
+            wait_until(&|| !lock.is_taken());
+        }
+        let slots = slots_in_use();
+        drop(closed);
+        (begun.elapsed() < LIMIT).then_some(slots)
+    })
+}
+
+fn acquire(lock: &RawSpinLock<Threads>) {
+    let Ok(()) = lock.acquire_on(&Threads);
+}
+
+fn release(lock: &RawSpinLock<Threads>) {
+    // SAFETY: each caller has acquired it in the statement or the loop turn before.
+    unsafe { lock.release_on(&Threads) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_thread_that_queued_has_a_slot_and_gives_it_back() {
+        assert_eq!(slots_of(5), Some(5));
+    }
+}
