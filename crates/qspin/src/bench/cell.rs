@@ -94,5 +94,6 @@ pub(super) fn measure(order: &Order) -> Row {
         excluded_ok: found.excluded_ok,
         round: order.round,
         seed: order.seed,
+        disturbed: false,
     }
 }

@@ -126,18 +126,19 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         eprintln!("this is a debug build: its figures mean nothing (cargo run --release)");
     }
     eprintln!(
-        "{} cells x {} locks x {} rounds, about {:.0} s",
-        session.cells.len(),
-        session.locks.len(),
-        session.rounds,
+        "{}, {}, {}: about {:.0} s",
+        count(session.cells.len(), "cell"),
+        count(session.locks.len(), "lock"),
+        count(session.rounds as usize, "round"),
         session.estimate().as_secs_f64().max(1.0)
     );
 
     let mut watch = Watch::start();
     let outcome = session.run(&mut watch, json)?;
-    let groups = verdict::groups(&outcome.rows);
-    let noise = watch.finish(&outcome.rows, &groups);
-    let figures = figures::figures(&outcome.rows);
+    let compared = outcome.compared();
+    let groups = verdict::groups(&compared);
+    let noise = watch.finish(&outcome, &groups);
+    let figures = figures::figures(&compared);
     if let Some(mut file) = report {
         let facts = machine::describe(clock, &allowed);
         let page = report::page(&report::Contents {
@@ -206,6 +207,10 @@ fn session(args: &Args, clock: Clock, cpus: Vec<usize>) -> Result<(Session, Vec<
     Ok((session, left_out))
 }
 
+fn count(number: usize, of: &str) -> String {
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Drops what was named before; the order stays.
 fn dedup<T: PartialEq>(items: &mut Vec<T>) {
     let mut index = 0;
@@ -221,8 +226,7 @@ fn dedup<T: PartialEq>(items: &mut Vec<T>) {
 fn verdict_on(outcome: &session::Outcome) -> Result<(), Failure> {
     let mut complaints = outcome.violated.clone();
     if !outcome.lost.is_empty() {
-        let what = if outcome.lost.len() == 1 { "slice gave" } else { "slices gave" };
-        complaints.push(format!("{} {what} no row; the others are kept", outcome.lost.len()));
+        complaints.push(format!("{} gave no row; the others are kept", count(outcome.lost.len(), "slice")));
     }
     if complaints.is_empty() { Ok(()) } else { Err(Failure::failed(complaints.join("\nqspin: "))) }
 }

@@ -5,14 +5,14 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::clock::ticks;
-use super::row::{Placement, Row};
+use super::row::Placement;
+use super::session::Outcome;
 use super::verdict::{Group, median, quantile};
 
 /// Watches the machine from its creation on.
 pub(super) struct Watch {
     begun: Instant,
-    cpu: Option<CpuTime>,
-    own_s: f64,
+    meter: Meter,
     loops: Vec<f64>,
 }
 
@@ -32,11 +32,14 @@ pub(super) struct Noise {
     pub(super) probed: usize,
     /// The median, over cells and locks, of the interquartile range of the rounds' throughput, in per cent.
     pub(super) rounds_spread_pct: Option<f64>,
+    pub(super) repeated: usize,
+    pub(super) disturbed: usize,
+    pub(super) compared: usize,
 }
 
 impl Watch {
     pub(super) fn start() -> Self {
-        Self { begun: Instant::now(), cpu: CpuTime::read(), own_s: own_cpu_s(), loops: Vec::new() }
+        Self { begun: Instant::now(), meter: Meter::start(), loops: Vec::new() }
     }
 
     /// Times a loop of fixed work some times: on a quiet machine it always takes the same.
@@ -51,11 +54,11 @@ impl Watch {
         }
     }
 
-    pub(super) fn finish(self, rows: &[Row], groups: &[Group]) -> Noise {
+    pub(super) fn finish(self, outcome: &Outcome, groups: &[Group]) -> Noise {
+        let rows = &outcome.rows;
         let mid = median(self.loops.clone()).unwrap_or(1.0);
         let slow = quantile(self.loops, 0.95).unwrap_or(1.0);
-        let used = self.cpu.zip(CpuTime::read()).map(|(before, after)| after.since(&before));
-        let own_s = own_cpu_s() - self.own_s;
+        let used = self.meter.read();
         let probed: Vec<_> = rows.iter().filter_map(|row| row.placement).collect();
         let settled: Vec<_> = probed.iter().filter(|&&p| p != Placement::Mixed).collect();
         let spreads = groups.iter().flat_map(|g| &g.locks).filter_map(|s| s.spread_pct).collect();
@@ -63,11 +66,14 @@ impl Watch {
             seconds: self.begun.elapsed().as_secs_f64(),
             loop_spread_pct: (slow / mid - 1.0) * 100.0,
             stolen_pct: used.as_ref().map(|u| u.steal_s / u.total_s * 100.0),
-            others_pct: used.as_ref().map(|u| ((u.busy_s - own_s) / u.total_s * 100.0).max(0.0)),
+            others_pct: used.as_ref().map(|u| u.others_s / u.total_s * 100.0),
             flips: settled.windows(2).filter(|w| w[0] != w[1]).count(),
             mixed: probed.len() - settled.len(),
             probed: probed.len(),
             rounds_spread_pct: median(spreads),
+            repeated: outcome.repeated,
+            disturbed: outcome.rows.iter().filter(|row| row.disturbed).count(),
+            compared: outcome.compared().len(),
         }
     }
 }
@@ -92,6 +98,13 @@ impl Noise {
                 percent(self.others_pct)
             ),
         ];
+        if self.repeated + self.disturbed > 0 {
+            lines.push(format!(
+                "{} slices were run again since other processes took CPU time from them; {} rows are disturbed all the \
+                 same. {} rows are compared.",
+                self.repeated, self.disturbed, self.compared
+            ));
+        }
         if !self.is_quiet() {
             lines.push(
                 "That is not a quiet machine. Waits and all locks that pass the turn to a thread that may not be \
@@ -112,14 +125,49 @@ impl Noise {
     }
 }
 
-struct CpuTime {
+/// Who used the CPUs since its creation.
+pub(super) struct Meter {
+    system: Option<System>,
+    own_s: f64,
+}
+
+/// CPU seconds of the whole machine between two readings.
+struct Used {
+    total_s: f64,
+    steal_s: f64,
+    others_s: f64,
+}
+
+impl Meter {
+    pub(super) fn start() -> Self {
+        Self { system: System::read(), own_s: own_cpu_s() }
+    }
+
+    /// `None`: this system does not tell.
+    fn read(&self) -> Option<Used> {
+        let (before, now) = (self.system.as_ref()?, System::read()?);
+        let others_s = (now.busy_s - before.busy_s - (own_cpu_s() - self.own_s)).max(0.0);
+        // Never 0: it is divided by.
+        let total_s = (now.total_s - before.total_s).max(0.01);
+        Some(Used { total_s, steal_s: now.steal_s - before.steal_s, others_s })
+    }
+
+    /// Others, or the host, took so much of the CPUs that what was measured says more about them. The system counts in
+    /// hundredths of a second, so one or two of those mean nothing.
+    pub(super) fn is_disturbed(&self) -> bool {
+        self.read().is_some_and(|used| used.others_s + used.steal_s > 0.02 + 0.1 * used.total_s)
+    }
+}
+
+/// What `/proc/stat` says, in seconds since the system started.
+struct System {
     total_s: f64,
     busy_s: f64,
     steal_s: f64,
 }
 
-impl CpuTime {
-    /// From the first line of `/proc/stat`: user nice system idle iowait irq softirq steal, in clock ticks.
+impl System {
+    /// From its first line: user nice system idle iowait irq softirq steal, in clock ticks.
     fn read() -> Option<Self> {
         let stat = fs::read_to_string("/proc/stat").ok()?;
         let fields: Vec<f64> = stat.lines().next()?.split_whitespace().skip(1).flat_map(str::parse).collect();
@@ -127,15 +175,6 @@ impl CpuTime {
         let second = rustix::param::clock_ticks_per_second() as f64;
         let busy = user + nice + system + irq + softirq;
         Some(Self { total_s: (busy + idle + iowait + steal) / second, busy_s: busy / second, steal_s: steal / second })
-    }
-
-    fn since(&self, before: &Self) -> Self {
-        Self {
-            // Never 0: it is divided by.
-            total_s: (self.total_s - before.total_s).max(0.01),
-            busy_s: self.busy_s - before.busy_s,
-            steal_s: self.steal_s - before.steal_s,
-        }
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) struct Row {
     pub(super) think_ns: Option<u32>,
     pub(super) placement: Option<Placement>,
     pub(super) transfer_cycles: Option<f64>,
+    /// Alone: as many as would fit a second, one after another.
     pub(super) ops_per_s: f64,
     pub(super) cycles_per_pair: Option<f64>,
     pub(super) jain: Option<f64>,
@@ -65,6 +66,9 @@ pub(super) struct Row {
     pub(super) excluded_ok: Option<bool>,
     pub(super) round: u32,
     pub(super) seed: u64,
+    /// Other processes took much of the CPUs meanwhile. Known to the parent only.
+    #[serde(skip)]
+    pub(super) disturbed: bool,
 }
 
 impl Row {

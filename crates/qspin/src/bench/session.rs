@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::cell::Order;
 use super::child::{Lost, spawn};
 use super::clock::Clock;
-use super::noise::Watch;
+use super::noise::{Meter, Watch};
 use super::plan::{Cell, Scenario};
 use super::row::Row;
 use crate::failure::Failure;
@@ -41,103 +41,141 @@ pub(super) struct Outcome {
     /// Rounds begun.
     pub(super) rounds: u32,
     pub(super) out_of_time: bool,
+    /// Slices run again since other processes took their CPUs.
+    pub(super) repeated: usize,
 }
 
 impl Session {
-    pub(super) fn slices(&self) -> u64 {
-        u64::from(self.rounds) * self.in_a_round().count() as u64
-    }
-
     /// About how long it takes: the slices, and what comes with each (a process, two probes).
     pub(super) fn estimate(&self) -> Duration {
         const OVERHEAD: Duration = Duration::from_millis(20);
-        self.in_a_round().map(|(cell, _)| cell.length(self.slice) + OVERHEAD).sum::<Duration>() * self.rounds
+        self.turns().iter().map(|turn| turn.cell.length(self.slice) + OVERHEAD).sum()
     }
 
-    fn in_a_round(&self) -> impl Iterator<Item = (Cell, LockName)> {
-        let pairs = self.cells.iter().flat_map(|&cell| self.locks.iter().map(move |&lock| (cell, lock)));
-        pairs.filter(|&(cell, lock)| fits(cell, lock))
+    /// All slices in the order in which they are run: the locks follow each other in each cell, so that those which
+    /// are compared ran under the same conditions, and the rounds are far apart.
+    fn turns(&self) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        for round in 0..self.rounds {
+            for (place, &cell) in self.cells.iter().enumerate() {
+                // Rotated, so that nobody always comes after the same one, or first.
+                let shift = (round as usize + place) % self.locks.len();
+                let locks = self.locks[shift..].iter().chain(&self.locks[..shift]);
+                turns.extend(locks.filter(|&&lock| fits(cell, lock)).map(|&lock| Turn { lock, cell, round }));
+            }
+        }
+        turns
+    }
+
+    /// More would not help: where others are always busy, the second try is no better than the first.
+    fn most_repeats(&self) -> usize {
+        self.cells.len() * self.locks.len() * self.rounds as usize / 4
     }
 
     /// Measures. Each row goes to `json` as soon as it is there, so that whatever happens it is not lost.
     pub(super) fn run(&self, watch: &mut Watch, json: Option<File>) -> Result<Outcome, Failure> {
-        let begun = Instant::now();
+        let end = self.limit.map(|limit| Instant::now() + limit);
         let mut json = json.map(BufWriter::new);
         let mut outcome = Outcome::default();
         // Tried once and lost: not again, it would only take its kill time in each round.
         let mut given_up: Vec<(Cell, LockName)> = Vec::new();
-        let bar = ui::progress(self.slices());
-        'rounds: for round in 0..self.rounds {
-            watch.sample();
-            for (place, &cell) in self.cells.iter().enumerate() {
-                // Rotated, so that nobody always comes after the same one, or first.
-                let shift = (round as usize + place) % self.locks.len();
-                for &lock in self.locks[shift..].iter().chain(&self.locks[..shift]) {
-                    if !fits(cell, lock) {
-                        continue;
-                    }
-                    let left = self.limit.map(|limit| limit.saturating_sub(begun.elapsed()));
-                    let length = cell.length(self.slice);
-                    if left.is_some_and(|left| left < length + Duration::from_millis(100)) {
-                        outcome.out_of_time = true;
-                        break 'rounds;
-                    }
-                    outcome.rounds = round + 1;
-                    bar.set_message(format!("{lock}: {cell}"));
-                    if !given_up.contains(&(cell, lock)) {
-                        let allowance = length + self.kill_after;
-                        match self.slice(lock, cell, round, allowance.min(left.unwrap_or(allowance)), &mut json)? {
-                            Ok(row) => outcome.keep(row),
-                            // Not its fault: the whole run has no more time to give.
-                            Err(Lost::TimedOut(_)) if left.is_some_and(|left| left < allowance) => {
-                                outcome.out_of_time = true;
-                                break 'rounds;
-                            }
-                            Err(lost) => {
-                                outcome.lost.push(explain(&lost, lock, cell, round, self.cpus.len()));
-                                given_up.push((cell, lock));
-                            }
+        let turns = self.turns();
+        let bar = ui::progress(turns.len() as u64);
+        for turn in turns {
+            if outcome.rounds != turn.round + 1 {
+                outcome.rounds = turn.round + 1;
+                watch.sample();
+            }
+            bar.set_message(format!("{}: {}", turn.lock, turn.cell));
+            if !given_up.contains(&(turn.cell, turn.lock)) {
+                match self.take(turn, end, &mut outcome) {
+                    Ok(row) => {
+                        if let Some(json) = &mut json {
+                            write_line(json, &row)?;
                         }
+                        outcome.keep(row);
                     }
-                    bar.inc(1);
+                    Err(NoRow::OutOfTime) => {
+                        outcome.out_of_time = true;
+                        break;
+                    }
+                    Err(NoRow::Lost(lost)) => {
+                        outcome.lost.push(explain(&lost, turn, self.cpus.len()));
+                        given_up.push((turn.cell, turn.lock));
+                    }
                 }
             }
+            bar.inc(1);
         }
         bar.finish_and_clear();
         Ok(outcome)
     }
 
-    /// One slice. Fails only if its row cannot be written.
-    fn slice(
-        &self,
-        lock: LockName,
-        cell: Cell,
-        round: u32,
-        kill_after: Duration,
-        json: &mut Option<BufWriter<File>>,
-    ) -> Result<Result<Row, Lost>, Failure> {
+    /// One slice; again if others disturbed it, a few times, while there is time.
+    fn take(&self, turn: Turn, end: Option<Instant>, outcome: &mut Outcome) -> Result<Row, NoRow> {
+        const TRIES: usize = 3;
+        let length = turn.cell.length(self.slice);
+        let allowance = length + self.kill_after;
         let order = Order {
-            lock,
-            cell,
-            round,
+            lock: turn.lock,
+            cell: turn.cell,
+            round: turn.round,
             // Another sequence in each round, the same for all locks.
-            seed: self.seed.wrapping_add(u64::from(round)),
-            slice_s: cell.length(self.slice).as_secs_f64(),
+            seed: self.seed.wrapping_add(u64::from(turn.round)),
+            slice_s: length.as_secs_f64(),
             clock: self.clock,
             cpus: self.cpus.clone(),
-            hang: self.hang == Some(lock),
+            hang: self.hang == Some(turn.lock),
         };
-        let row = spawn(&order, kill_after);
-        if let (Some(json), Ok(row)) = (json, &row) {
-            let write = serde_json::to_string(row).map_err(std::io::Error::from);
-            let done = write.and_then(|line| writeln!(json, "{line}")).and_then(|()| json.flush());
-            done.map_err(|e| Failure::failed(format!("cannot write the JSON file: {e}; free some space and repeat")))?;
+        let mut last = None;
+        for _ in 0..TRIES {
+            if last.is_some() && outcome.repeated >= self.most_repeats() {
+                break;
+            }
+            let left = end.map_or(allowance, |end| end.saturating_duration_since(Instant::now()));
+            if left < length + Duration::from_millis(100) {
+                return last.ok_or(NoRow::OutOfTime);
+            }
+            outcome.repeated += usize::from(last.is_some());
+            let meter = Meter::start();
+            match spawn(&order, allowance.min(left)) {
+                Ok(row) if meter.is_disturbed() => last = Some(Row { disturbed: true, ..row }),
+                Ok(row) => return Ok(row),
+                // Not its fault: the whole run has no more time to give.
+                Err(Lost::TimedOut(_)) if left < allowance => return last.ok_or(NoRow::OutOfTime),
+                Err(lost) => return Err(NoRow::Lost(lost)),
+            }
         }
-        Ok(row)
+        last.ok_or(NoRow::OutOfTime)
     }
 }
 
+/// One lock, in one cell, in one round.
+#[derive(Clone, Copy)]
+struct Turn {
+    lock: LockName,
+    cell: Cell,
+    round: u32,
+}
+
+enum NoRow {
+    Lost(Lost),
+    OutOfTime,
+}
+
+fn write_line(json: &mut BufWriter<File>, row: &Row) -> Result<(), Failure> {
+    let line = serde_json::to_string(row).map_err(std::io::Error::from);
+    let done = line.and_then(|line| writeln!(json, "{line}")).and_then(|()| json.flush());
+    done.map_err(|e| Failure::failed(format!("cannot write the JSON file: {e}; free some space and repeat")))
+}
+
 impl Outcome {
+    /// The rows to compare: those that nobody disturbed, unless they are the smaller part.
+    pub(super) fn compared(&self) -> Vec<Row> {
+        let quiet: Vec<Row> = self.rows.iter().filter(|row| !row.disturbed).cloned().collect();
+        if 2 * quiet.len() >= self.rows.len() { quiet } else { self.rows.clone() }
+    }
+
     fn keep(&mut self, row: Row) {
         if row.excluded_ok == Some(false) {
             self.violated.push(format!("{} let two threads in at once: {}, round {}", row.lock, row.cell(), row.round));
@@ -151,7 +189,9 @@ fn fits(cell: Cell, lock: LockName) -> bool {
     cell.scenario != Scenario::Map || lock != LockName::Broken
 }
 
-fn explain(lost: &Lost, lock: LockName, cell: Cell, round: u32, cpus: usize) -> String {
+fn explain(lost: &Lost, turn: Turn, cpus: usize) -> String {
+    let Turn { lock, cell, round } = turn;
+    let slice = format!("{lock}: {cell}, round {round}");
     match lost {
         Lost::TimedOut(after) => {
             let advice = if cell.threads > cpus {
@@ -159,16 +199,11 @@ fn explain(lost: &Lost, lock: LockName, cell: Cell, round: u32, cpus: usize) -> 
             } else {
                 "the machine may be overloaded; repeat, or give it a longer --kill-after"
             };
-            format!(
-                "{lock}: {cell}, round {round}: killed after {:.1} s without an answer ({advice})",
-                after.as_secs_f64()
-            )
+            format!("{slice}: killed after {:.1} s without an answer ({advice})", after.as_secs_f64())
         }
         Lost::Died(why) => {
-            format!(
-                "{lock}: {cell}, round {round}: its process failed: {why} (repeat it alone: --lock {lock} --scenario {})",
-                cell.scenario.name()
-            )
+            let scenario = cell.scenario.name();
+            format!("{slice}: its process failed: {why} (repeat it alone: --lock {lock} --scenario {scenario})")
         }
     }
 }

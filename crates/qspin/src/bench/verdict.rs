@@ -171,6 +171,7 @@ pub(super) mod tests {
             excluded_ok: Some(true),
             round,
             seed: 1,
+            disturbed: false,
         }
     }
 
