@@ -8,9 +8,11 @@ use qspinlock::RawSpinLock;
 use qspinlock::threads::{Threads, slots_in_use};
 
 /// Far longer than it takes; nobody should wait for a count.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Slots in use when so many threads live that have all waited in the queue. `None` if that was not to be had in time.
+///
+/// Slots belong to the process: nothing else in it may use this library's locks meanwhile.
 pub(super) fn slots_of(threads: usize) -> Option<usize> {
     let lock = RawSpinLock::<Threads>::new();
     let gate = RwLock::new(());
@@ -53,14 +55,4 @@ fn acquire(lock: &RawSpinLock<Threads>) {
 fn release(lock: &RawSpinLock<Threads>) {
     // SAFETY: each caller has acquired it in the statement or the loop turn before.
     unsafe { lock.release_on(&Threads) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_thread_that_queued_has_a_slot_and_gives_it_back() {
-        assert_eq!(slots_of(5), Some(5));
-    }
 }
