@@ -46,6 +46,9 @@ pub(super) fn page(contents: &Contents<'_>) -> Result<String, Failure> {
                         "Ratios are medians over pairs of slices from the same round with the CPUs equally far apart."
                     }
                 }
+                @if !noise.is_quiet() {
+                    p.warning { "Others used this machine at the same time: read the section on noise before any figure." }
+                }
                 @if !outcome.violated.is_empty() || !outcome.lost.is_empty() { (failures(outcome)) }
                 h2 { "Figures" }
                 div.cards { @for block in *figures { (card(block)) } }
