@@ -128,7 +128,7 @@ mod tests {
             ("native", "naive", "unknown lock"),
             ("2x1", "2", "size"),
             ("0other", "0third", "interrupts"),
-            ("/1", "/one", "choices"),
+            ("-/1", "-/one", "choices"),
         ] {
             let text = good.replace(from, to);
             let error = text.parse::<Seed>().expect_err(&text);

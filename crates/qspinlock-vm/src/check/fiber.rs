@@ -19,9 +19,10 @@ const SIZE: usize = 256 * 1024;
 /// Bytes cleared below a taken-up stack, so that frames to come find zeros and not what an earlier run left.
 const CLEARED: usize = 8 * 1024;
 
+/// Keeps the stack aligned.
 #[repr(align(64))]
 #[derive(Clone, Copy)]
-struct Line([u8; 64]);
+struct Line(#[allow(dead_code, reason = "written through pointers")] [u8; 64]);
 
 pub(crate) struct Fiber {
     stack: Box<[Line]>,

@@ -16,6 +16,7 @@ pub use audit::{Fate, Finding, audit, weaker};
 pub use automaton::{Keep, Program};
 pub use ghost::Promises;
 pub use machine::{CheckCell, CheckMachine, Plain, World};
+pub use op::CellId;
 pub use scenario::{Handler, Lock, Scenario};
 pub use search::{Broken, MAX_CPUS, Model, Outcome, Search, Verdict, explore, replay};
 pub use trace::{Micro, Trace};
