@@ -31,7 +31,8 @@
 //! a CPU which looked before anybody waited may take the lock after somebody waits. So nobody may *assume* the lock
 //! when it is free: the pending waiter and the head claim it too, and try again if they lost. How often one waiter
 //! can lose is bounded: a CPU slips past only by a look it took before the waiter's bits were visible to it, at most
-//! once, and waits behind it from then on.
+//! once, and waits behind it from then on. Where the look is made in parts, as on x86-64, it may also miss a tail that
+//! changes between them: at most once more for each waiter that comes later, and those then stand behind.
 //!
 //! It also decides where `Acquire` belongs: on the claim, not on the wait before it. Between the two another owner
 //! may have come and gone, and its critical section must be visible as well.
@@ -210,9 +211,10 @@ impl<C: Cell> LockWord<C> {
         }))
     }
 
-    /// The head, the last in the queue, takes the lock and leaves the queue empty: (me,0,0) → (0,0,1).
-    pub(crate) fn claim_sole(&self, me: Tail) -> bool {
-        self.0.cas(tail_bits(me), LOCKED, CLAIM_SOLE).is_ok()
+    /// The head, the last in the queue, takes the lock and leaves the queue empty: (me,0,0) → (0,0,1). If somebody
+    /// queued or took the lock in the meantime, what is there now.
+    pub(crate) fn claim_sole(&self, me: Tail) -> Result<(), Value> {
+        self.0.cas(tail_bits(me), LOCKED, CLAIM_SOLE).map(drop).map_err(Value)
     }
 
     /// The head takes the lock and leaves the queue to those behind it: (n,·,0) → (n,·,1).

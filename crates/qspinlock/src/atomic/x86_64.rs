@@ -12,8 +12,8 @@
 //!   word changed by it is ordered after all earlier stores of its CPU;
 //! * a locked byte compare-and-swap is a 32-bit one whose other bits are whatever they are at that moment;
 //! * the loads of bits 8-31 may be satisfied before an earlier byte store of this CPU is visible, which the contract
-//!   of `load_high24` allows. They are two loads and may see two moments, between which one waiter left and another
-//!   came: a hint, of which nothing but fairness depends.
+//!   of `load_high24` allows. They are two loads and may see two moments, between which the tail changed: 0, although
+//!   somebody waited all the time, if each part was 0 at its moment. A hint, on which nothing but fairness depends.
 
 #![allow(unsafe_code, reason = "inline assembly: byte accesses to a word that others access as 32 bits")]
 

@@ -173,8 +173,11 @@ fn claim_as_head<M: Machine>(m: &M, word: &LockWord<M::Cell>, me: Tail) -> Queue
     loop {
         // A tail that is not us is for ever: whoever followed us has linked, or will.
         if word.wait_free(m).tail() == Some(me) {
-            if word.claim_sole(me) {
-                return Queue::Emptied;
+            match word.claim_sole(me) {
+                Ok(()) => return Queue::Emptied,
+                // Somebody queued behind us; the lock is still free.
+                Err(now) if !now.is_locked() => continue,
+                Err(_) => {}
             }
         } else if word.claim_head() {
             return Queue::Continues;
