@@ -1,0 +1,153 @@
+//! Random schedules of three to eight CPUs, with interrupts.
+//!
+//! A failing schedule prints its seed; `QSPINLOCK_SEED=<seed>` runs it alone. `QSPINLOCK_SCHEDULES=<n>` runs more.
+
+#[path = "support/monitors.rs"]
+mod monitors;
+#[path = "support/vm.rs"]
+mod vm;
+#[path = "support/watchdog.rs"]
+mod watchdog;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use qspinlock::machine::Event;
+use qspinlock::slowpath::{Flavour, Native, SlowPath, TestAndSet, walk};
+use qspinlock::word::LockWord;
+use vm::{Context, Failure, Sabotage, Setup, Step, Vm, VmCell, World};
+use watchdog::Watchdog;
+
+const NESTING: usize = 6;
+
+/// The walk without its pending lane: more queueing.
+struct QueueOnly;
+
+impl Flavour<Vm> for QueueOnly {
+    type Error = Infallible;
+    const PENDING_LANE: bool = false;
+}
+
+impl SlowPath<Vm> for QueueOnly {
+    type Error = Infallible;
+    const NAME: &'static str = "queue-only";
+
+    fn acquire(m: &Vm, word: &LockWord<VmCell>) -> Result<(), Infallible> {
+        walk::<_, Self>(m, word)
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is not a number: '{text}'")))
+}
+
+/// One schedule. CPUs take lock 0 several times. A handler that is n deep takes lock n, as a kernel's lock order wants:
+/// what a handler takes is never taken beneath it. Now and then anybody just tries lock 0, which is always allowed.
+fn one<S: SlowPath<Vm, Error = Infallible> + 'static>(
+    seed: u64,
+    interrupts: usize,
+    sabotage: Option<Sabotage>,
+) -> Result<Vec<Event>, Failure> {
+    let cpus = 3 + seed as usize % 6;
+    let setup = Setup { seed, cpus, locks: NESTING + 1, interrupts, nesting: NESTING, torn: seed % 2 == 1, sabotage };
+
+    let task = |world: &World<S>, _| {
+        for _ in 0..3 {
+            if world.shared().random(4) == 0 {
+                world.try_section(0);
+            } else {
+                world.section(0);
+            }
+        }
+    };
+    let handler = |world: &World<S>, who: Context| {
+        if world.shared().random(8) == 0 {
+            world.try_section(0);
+        } else {
+            world.section(who.depth);
+        }
+    };
+    vm::run::<S>(&setup, monitors::all(&setup), task, handler)
+}
+
+/// Many schedules; gives how often each event was counted.
+fn explore<S: SlowPath<Vm, Error = Infallible> + 'static>(
+    test: &'static str,
+    interrupts: usize,
+) -> BTreeMap<Event, u64> {
+    let _watchdog = Watchdog::arm(test, Duration::from_secs(300));
+    let mut tally = BTreeMap::new();
+    let seeds = match number("QSPINLOCK_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("QSPINLOCK_SCHEDULES").unwrap_or(2000),
+    };
+    for seed in seeds {
+        let events = one::<S>(seed, interrupts, None).unwrap_or_else(|failure| panic!("{failure:?}"));
+        events.into_iter().for_each(|event| *tally.entry(event).or_default() += 1);
+    }
+    println!("{test}: {tally:?}");
+    tally
+}
+
+fn assert_reached(tally: &BTreeMap<Event, u64>, paths: &[Event]) {
+    // One seed alone need not go everywhere.
+    if number("QSPINLOCK_SEED").is_none() {
+        for path in paths {
+            assert!(tally.contains_key(path), "no schedule reached {path:?}");
+        }
+    }
+}
+
+#[test]
+fn native() {
+    let tally = explore::<Native>("native", 0);
+    assert_reached(&tally, &[Event::Pending, Event::Queued, Event::SoleHead, Event::HandOff, Event::Bypassed]);
+    assert!(!tally.contains_key(&Event::NoNode), "nothing nests here");
+}
+
+#[test]
+fn native_interrupted() {
+    let tally = explore::<Native>("native_interrupted", 60);
+    assert_reached(&tally, &[Event::Pending, Event::Queued, Event::SoleHead, Event::HandOff, Event::Bypassed]);
+}
+
+#[test]
+fn queue_only_interrupted() {
+    let tally = explore::<QueueOnly>("queue_only_interrupted", 80);
+    assert_reached(&tally, &[Event::SoleHead, Event::HandOff, Event::Bypassed, Event::NoNode]);
+    assert!(!tally.contains_key(&Event::Pending));
+}
+
+#[test]
+fn test_and_set_interrupted() {
+    let tally = explore::<TestAndSet>("test_and_set_interrupted", 40);
+    assert!(!tally.contains_key(&Event::Queued));
+}
+
+/// What is wrong, and words of the complaint that it must cause.
+fn planted(what: &str, complaint: &str, sabotage: Sabotage) {
+    let noticed = (0..500).find_map(|seed| one::<QueueOnly>(seed, 40, Some(sabotage)).err());
+    let failure = noticed.unwrap_or_else(|| panic!("planted, not noticed: {what}"));
+    assert!(failure.what.contains(complaint), "{what}: noticed, but as {failure:?}");
+}
+
+fn sometimes(step: Step, access: &str, rng: &mut fastrand::Rng, instead: Option<u32>) -> Option<u32> {
+    if step.access == access && rng.u8(..8) == 0 { instead } else { step.new }
+}
+
+#[test]
+fn planted_bugs_are_noticed() {
+    let _watchdog = Watchdog::arm("planted_bugs_are_noticed", Duration::from_secs(300));
+    planted("a link is lost", "hang", |step, rng| sometimes(step, "node.link", rng, None));
+    planted("a queue is lost", "transition", |step, rng| sometimes(step, "tail.exchange", rng, Some(step.old)));
+    planted("an unlock writes the whole word", "transition", |step, rng| sometimes(step, "word.release", rng, Some(0)));
+    planted("a waiter finds the grant of its last turn", "turn", |step, rng| {
+        sometimes(step, "node.init-grant", rng, None)
+    });
+    planted("a level is not taken", "level", |step, _| {
+        if step.access == "level.depth" && step.new > Some(step.old) { None } else { step.new }
+    });
+    planted("a grant is lost", "nobody promoted", |step, rng| sometimes(step, "node.grant", rng, None));
+}
