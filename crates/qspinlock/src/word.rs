@@ -227,3 +227,6 @@ impl<C: Cell> LockWord<C> {
         self.0.cas_low8(0, LOCKED as u8, BARGE)
     }
 }
+
+#[cfg(test)]
+mod tests;
