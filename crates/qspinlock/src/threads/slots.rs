@@ -5,7 +5,6 @@
 //! take no memory; used ones take 128 bytes. Nodes are never freed, only their slot passes to another thread, so a
 //! late reader of a node finds a node.
 
-use core::cell::Cell as ThreadCell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::exit;
@@ -14,29 +13,26 @@ use crate::queue::{Cpu, Slot};
 
 /// Threads that can have a slot at the same time. More can run: those wait without a node, unfairly, and
 /// [`waits_without_node`](super::waits_without_node) counts it.
-pub const CAPACITY: usize = 8192;
+pub const CAPACITY: usize = WORDS * 64;
 
-static TABLE: [Slot<AtomicCell>; CAPACITY] = [const { Slot::new() }; CAPACITY];
+const WORDS: usize = 128;
 
-/// A bit for each slot, set while it is taken.
-static TAKEN: [AtomicU64; CAPACITY / 64] = [const { AtomicU64::new(0) }; CAPACITY / 64];
-
-/// Below this word of [`TAKEN`] every slot was taken when last looked: where a search may start.
-static LOWEST: AtomicU32 = AtomicU32::new(0);
+static TABLE: Table<WORDS> = Table::new();
 
 const NONE: u32 = 0;
 const GONE: u32 = u32::MAX;
 
 std::thread_local! {
     // Slot + 1; or NONE; or GONE, when the thread is past its exit hook. `const` and without a destructor, so that
-    // reading it is one load, also in a signal handler.
-    static MINE: ThreadCell<u32> = const { ThreadCell::new(NONE) };
+    // reading it is one load, also in a signal handler. Atomic, since a handler may write it between any two
+    // instructions of its thread.
+    static MINE: AtomicU32 = const { AtomicU32::new(NONE) };
 }
 
 /// The caller's slot; claims one if it has none yet.
 #[inline]
 pub(super) fn mine() -> Option<Cpu> {
-    match MINE.with(ThreadCell::get) {
+    match MINE.with(|mine| mine.load(Ordering::Relaxed)) {
         NONE => first_use(),
         GONE => None,
         number => Cpu::new(number - 1),
@@ -45,13 +41,13 @@ pub(super) fn mine() -> Option<Cpu> {
 
 #[inline]
 pub(super) fn get(cpu: Cpu) -> &'static Slot<AtomicCell> {
-    &TABLE[cpu.index()]
+    TABLE.slot(cpu.index())
 }
 
 /// How many threads have a slot now.
 #[must_use]
 pub fn slots_in_use() -> usize {
-    TAKEN.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum()
+    TABLE.in_use()
 }
 
 #[cold]
@@ -61,49 +57,79 @@ fn first_use() -> Option<Cpu> {
     if !exit::arm() {
         return None;
     }
-    let slot = claim()?;
-    signal_fence();
-    // A signal handler may have run since `mine` looked, waited for a lock, and claimed a slot for this thread. It is
-    // done with it, but keep that one: others may have seen its number. A handler that comes after this look and
-    // before the store is the remaining window; its slot would be lost, so the store is a swap that finds out.
-    let before = MINE.with(|mine| mine.replace(slot + 1));
-    signal_fence();
-    if before != NONE {
-        give_back(before - 1);
-    }
-    Cpu::new(slot)
-}
-
-/// Takes the lowest free slot.
-fn claim() -> Option<u32> {
-    let start = LOWEST.load(Ordering::Relaxed) as usize;
-    // Slots below `start` may have been given back by a thread that had yet to lower it: look there last.
-    for index in (start..TAKEN.len()).chain(0..start) {
-        // Acquire pairs with the release in `give_back`: the last owner's use of the nodes is over.
-        let taken = TAKEN[index]
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |bits| (bits != u64::MAX).then_some(bits | (bits + 1)));
-        if let Ok(bits) = taken {
-            if bits | (bits + 1) == u64::MAX {
-                LOWEST.fetch_max(index as u32 + 1, Ordering::Relaxed);
-            }
-            return Some((index * 64) as u32 + bits.trailing_ones());
+    let slot = TABLE.claim()?;
+    // A signal handler may have run since `mine` looked, waited for a lock, and claimed a slot for this thread. Then
+    // keep that one. One instruction, so that no handler comes between looking and writing: its slot would be lost.
+    match MINE.with(|mine| mine.compare_exchange(NONE, slot + 1, Ordering::Relaxed, Ordering::Relaxed)) {
+        Ok(_) => Cpu::new(slot),
+        Err(handlers) => {
+            TABLE.give_back(slot);
+            if handlers == GONE { None } else { Cpu::new(handlers - 1) }
         }
     }
-    None
-}
-
-fn give_back(slot: u32) {
-    let (index, bit) = (slot as usize / 64, 1 << (slot % 64));
-    TAKEN[index].fetch_and(!bit, Ordering::Release);
-    LOWEST.fetch_min(index as u32, Ordering::Relaxed);
 }
 
 /// The thread ends: its slot is free for another, and if it still takes locks (in a later exit hook) it waits without
 /// a node. It is not waiting now, so no queue names its nodes, but for a late reader.
 pub(super) fn thread_ends() {
-    let number = MINE.with(|mine| mine.replace(GONE));
+    let number = MINE.with(|mine| mine.swap(GONE, Ordering::Relaxed));
+    // A handler from here on must find no slot: this one is about to be another thread's.
     signal_fence();
     if number != NONE && number != GONE {
-        give_back(number - 1);
+        TABLE.give_back(number - 1);
     }
 }
+
+/// `WORDS * 64` slots, and who has them.
+struct Table<const WORDS: usize> {
+    slots: [[Slot<AtomicCell>; 64]; WORDS],
+    /// A bit for each slot, set while it is taken.
+    taken: [AtomicU64; WORDS],
+    /// Below this word of `taken` every slot was taken when last looked: where a search may start.
+    lowest: AtomicU32,
+}
+
+impl<const WORDS: usize> Table<WORDS> {
+    const fn new() -> Self {
+        Self {
+            slots: [const { [const { Slot::new() }; 64] }; WORDS],
+            taken: [const { AtomicU64::new(0) }; WORDS],
+            lowest: AtomicU32::new(0),
+        }
+    }
+
+    #[inline]
+    fn slot(&self, number: usize) -> &Slot<AtomicCell> {
+        &self.slots[number / 64][number % 64]
+    }
+
+    fn in_use(&self) -> usize {
+        self.taken.iter().map(|word| word.load(Ordering::Relaxed).count_ones() as usize).sum()
+    }
+
+    /// Takes a free slot, a low one if it can.
+    fn claim(&self) -> Option<u32> {
+        let start = self.lowest.load(Ordering::Relaxed) as usize;
+        // Slots below `start` may have been given back by a thread that had yet to lower it: look there last.
+        for index in (start..WORDS).chain(0..start) {
+            // Acquire pairs with the release in `give_back`: the last owner's use of the nodes is over.
+            let take = |bits: u64| (bits != u64::MAX).then(|| bits | (bits + 1));
+            if let Ok(bits) = self.taken[index].fetch_update(Ordering::Acquire, Ordering::Relaxed, take) {
+                if bits | (bits + 1) == u64::MAX {
+                    self.lowest.fetch_max(index as u32 + 1, Ordering::Relaxed);
+                }
+                return Some((index * 64) as u32 + bits.trailing_ones());
+            }
+        }
+        None
+    }
+
+    fn give_back(&self, slot: u32) {
+        let (index, bit) = (slot as usize / 64, 1 << (slot % 64));
+        self.taken[index].fetch_and(!bit, Ordering::Release);
+        self.lowest.fetch_min(index as u32, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;
