@@ -176,7 +176,8 @@ impl Flavour<LoomMachine> for QueueOnly {
     const PENDING_LANE: bool = false;
 }
 
-impl SlowPath<LoomMachine> for QueueOnly {
+// SAFETY: the walk returns when it has claimed the byte, and this flavour changes none of its waits.
+unsafe impl SlowPath<LoomMachine> for QueueOnly {
     type Error = Infallible;
     const NAME: &'static str = "queue-only";
 

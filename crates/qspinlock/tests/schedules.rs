@@ -29,7 +29,8 @@ impl Flavour<Vm> for QueueOnly {
     const PENDING_LANE: bool = false;
 }
 
-impl SlowPath<Vm> for QueueOnly {
+// SAFETY: the walk returns when it has claimed the byte, and this flavour changes none of its waits.
+unsafe impl SlowPath<Vm> for QueueOnly {
     type Error = Infallible;
     const NAME: &'static str = "queue-only";
 

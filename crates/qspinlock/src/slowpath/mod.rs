@@ -36,7 +36,13 @@ use crate::word::LockWord;
 
 /// What waits when the fast path has failed, and who is told at unlock. One is chosen for a lock, and never changes:
 /// two CPUs on different protocols would break it.
-pub trait SlowPath<M: Machine> {
+///
+/// # Safety
+/// Exclusion rests on it: [`acquire`](Self::acquire) returns `Ok` only to a caller that has claimed the locked byte of
+/// this word (which [`walk`] does, with a flavour whose own waits do so), and [`release`](Self::release) gives up no
+/// more than that claim. A mutex with this slow path hands out `&mut` to its data on the strength of it.
+#[allow(unsafe_code, reason = "an obligation on implementations")]
+pub unsafe trait SlowPath<M: Machine> {
     /// Why an acquire can fail. [`Infallible`](core::convert::Infallible) for most, and then the error handling disappears.
     type Error;
 

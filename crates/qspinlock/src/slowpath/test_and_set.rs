@@ -12,7 +12,9 @@ use crate::word::LockWord;
 #[doc(alias = "virt_spin_lock")]
 pub struct TestAndSet;
 
-impl<M: Machine> SlowPath<M> for TestAndSet {
+// SAFETY: `barge` returns when it has claimed the byte.
+#[allow(unsafe_code, reason = "promises exclusion")]
+unsafe impl<M: Machine> SlowPath<M> for TestAndSet {
     type Error = Infallible;
     const NAME: &'static str = "test-and-set";
 

@@ -59,7 +59,8 @@ impl Flavour<Threads> for QueueOnly {
     const PENDING_LANE: bool = false;
 }
 
-impl SlowPath<Threads> for QueueOnly {
+// SAFETY: the walk returns when it has claimed the byte, and this flavour changes none of its waits.
+unsafe impl SlowPath<Threads> for QueueOnly {
     type Error = Infallible;
     const NAME: &'static str = "queue-only";
 
