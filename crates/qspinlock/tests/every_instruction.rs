@@ -1,0 +1,107 @@
+//! A signal handler that takes a contended lock, at every single instruction of a thread's first contended acquire.
+//!
+//! The CPU's trap flag raises `SIGTRAP` after each instruction; in one run after another, one step later each time, the
+//! handler waits for a lock of its own. It so falls between any two steps of claiming a slot, taking a level,
+//! initialising a node and queueing it.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+#[path = "support/queue_only.rs"]
+mod queue_only;
+#[path = "support/watchdog.rs"]
+mod watchdog;
+
+use std::arch::asm;
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use qspinlock::RawSpinLock;
+use qspinlock::threads::{Threads, slots_in_use, waits_without_node};
+use queue_only::QueueOnly;
+use watchdog::Watchdog;
+
+type Lock = RawSpinLock<Threads, QueueOnly>;
+
+const TRAP_FLAG: i64 = 0x100;
+
+static OUTER: Lock = Lock::new();
+static INNER: Lock = Lock::new();
+/// Steps until the handler takes its lock.
+static STEPS_LEFT: AtomicU32 = AtomicU32::new(0);
+static STOP: AtomicBool = AtomicBool::new(false);
+
+fn section(lock: &Lock, inside: impl FnOnce()) {
+    let Ok(()) = lock.acquire_on(&Threads);
+    inside();
+    // SAFETY: acquired above.
+    unsafe { lock.release_on(&Threads) };
+}
+
+/// Makes sure that whoever takes the lock finds it held.
+fn hold_until_contended(lock: &Lock) {
+    while !STOP.load(Ordering::Relaxed) {
+        section(lock, || {
+            while !lock.is_contended() && !STOP.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+        });
+    }
+}
+
+extern "C" fn step(_: i32, _: *const libc::siginfo_t, context: *mut c_void) {
+    if STEPS_LEFT.fetch_sub(1, Ordering::Relaxed) == 1 {
+        section(&INNER, || ());
+        // SAFETY: the kernel passes a context, and takes the flags from it when the handler returns.
+        unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_EFL as usize] &= !TRAP_FLAG };
+    }
+}
+
+/// One thread's first contended acquire, interrupted after so many instructions. False if it took fewer.
+fn interrupted_after(steps: u32) -> bool {
+    STEPS_LEFT.store(steps, Ordering::Relaxed);
+    let thread = std::thread::spawn(|| {
+        // SAFETY: sets the trap flag; the handler is there.
+        unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
+        let Ok(()) = OUTER.acquire_on(&Threads);
+        // SAFETY: clears it.
+        unsafe { asm!("pushfq", "and qword ptr [rsp], -0x101", "popfq") };
+        // SAFETY: acquired above.
+        unsafe { OUTER.release_on(&Threads) };
+    });
+    thread.join().expect("the thread ends");
+    // It wraps below 0 when it was reached.
+    STEPS_LEFT.load(Ordering::Relaxed) as i32 <= 0
+}
+
+#[test]
+fn a_handler_may_wait_at_every_instruction_of_an_acquire() {
+    let _watchdog = Watchdog::arm("a_handler_may_wait_at_every_instruction_of_an_acquire", Duration::from_secs(120));
+    // SAFETY: a zeroed action with a handler that does only what a handler may.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = step as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        assert_eq!(libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut()), 0);
+    }
+    let (mut instructions, mut leaked) = (0, None);
+    std::thread::scope(|s| {
+        s.spawn(|| hold_until_contended(&OUTER));
+        s.spawn(|| hold_until_contended(&INNER));
+        // The acquire's length varies, since it spins; its end is not worth hours on a slow machine.
+        let end = Instant::now() + Duration::from_secs(8);
+        while leaked.is_none() && Instant::now() < end && interrupted_after(instructions + 1) {
+            instructions += 1;
+            // The two who hold the locks may have a slot each. The thread is gone, its slots must be as well.
+            if slots_in_use() > 2 {
+                leaked = Some(instructions);
+            }
+        }
+        STOP.store(true, Ordering::Relaxed);
+    });
+    println!("{instructions} instructions");
+    assert_eq!(leaked, None, "a slot is lost when the handler comes after so many instructions");
+    assert!(instructions > 50, "the acquire was hardly interrupted: {instructions}");
+    assert_eq!((slots_in_use(), waits_without_node()), (0, 0));
+    assert!(!OUTER.is_taken() && !INNER.is_taken());
+}
