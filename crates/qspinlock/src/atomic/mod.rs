@@ -5,7 +5,8 @@
 //! widths on one location is undefined behaviour in Rust, so those files are inline assembly, which the compiler
 //! treats as opaque; why the machine gives the right order is said at each.
 //!
-//! Feature `portable` leaves them out, and so do Miri and thread sanitiser builds of other targets.
+//! Feature `portable` leaves them out, and so does Miri. A thread sanitiser sees no synchronisation in assembly and
+//! reports races that are none: give it `portable`.
 
 use core::sync::atomic::{AtomicU32, Ordering, compiler_fence, fence};
 
@@ -77,6 +78,18 @@ unsafe impl Cell for AtomicCell {
     #[inline(always)]
     fn store_low8(&self, value: u8, _access: Access) {
         x86_64::store_low8(&self.0, value);
+    }
+
+    #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"), not(miri))))]
+    #[inline(always)]
+    fn store_low8(&self, value: u8, access: Access) {
+        if value == 0 {
+            // The unlock. One instruction where there is one: waiters must not be able to hold it up, as they could a
+            // compare-and-swap loop.
+            self.0.fetch_and(!0xff, access.order);
+        } else {
+            let _ = self.update(access, |v| Some((v & !0xff) | u32::from(value)));
+        }
     }
 }
 
