@@ -30,8 +30,9 @@ pub type RawMutex = RawSpinLock<Threads>;
 /// [`slowpath::Native`](crate::slowpath::Native).
 ///
 /// # Deadlock
-/// Not recursive: a thread that locks it again, or a signal handler that locks it over its own thread's guard, waits
-/// for ever.
+/// Not recursive: a thread that locks it again waits for ever. So does a signal handler that locks it while its own
+/// thread holds it *or waits for it*, since it then stands behind the thread that it interrupted. Block the signal
+/// before locking what its handler locks; `try_lock` is always safe there.
 pub type Mutex<T> = lock_api::Mutex<RawMutex, T>;
 
 /// Unlocks a [`Mutex`] when dropped. Not `Send`; `Sync` if the data is.
