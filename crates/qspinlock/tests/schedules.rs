@@ -3,8 +3,10 @@
 //! A failing schedule prints its seed; `QSPINLOCK_SEED=<seed>` runs it alone. `QSPINLOCK_SCHEDULES=<n>` runs more.
 
 #[path = "support/monitors.rs"]
+#[allow(dead_code, reason = "each test file uses a part")]
 mod monitors;
 #[path = "support/vm.rs"]
+#[allow(dead_code, reason = "each test file uses a part")]
 mod vm;
 #[path = "support/watchdog.rs"]
 mod watchdog;
@@ -14,30 +16,11 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use qspinlock::machine::Event;
-use qspinlock::slowpath::{Flavour, Native, SlowPath, TestAndSet, walk};
-use qspinlock::word::LockWord;
-use vm::{Context, Failure, Sabotage, Setup, Step, Vm, VmCell, World};
+use qspinlock::slowpath::{Native, SlowPath, TestAndSet};
+use vm::{Context, Failure, QueueOnly, Sabotage, Setup, Step, Vm, World};
 use watchdog::Watchdog;
 
 const NESTING: usize = 6;
-
-/// The walk without its pending lane: more queueing.
-struct QueueOnly;
-
-impl Flavour<Vm> for QueueOnly {
-    type Error = Infallible;
-    const PENDING_LANE: bool = false;
-}
-
-// SAFETY: the walk returns when it has claimed the byte, and this flavour changes none of its waits.
-unsafe impl SlowPath<Vm> for QueueOnly {
-    type Error = Infallible;
-    const NAME: &'static str = "queue-only";
-
-    fn acquire(m: &Vm, word: &LockWord<VmCell>) -> Result<(), Infallible> {
-        walk::<_, Self>(m, word)
-    }
-}
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
@@ -52,7 +35,8 @@ fn one<S: SlowPath<Vm, Error = Infallible> + 'static>(
     sabotage: Option<Sabotage>,
 ) -> Result<Vec<Event>, Failure> {
     let cpus = 3 + seed as usize % 6;
-    let setup = Setup { seed, cpus, locks: NESTING + 1, interrupts, nesting: NESTING, torn: seed % 2 == 1, sabotage };
+    let setup =
+        Setup { seed, cpus, locks: NESTING + 1, word: 0, interrupts, nesting: NESTING, torn: seed % 2 == 1, sabotage };
 
     let task = |world: &World<S>, _| {
         for _ in 0..3 {

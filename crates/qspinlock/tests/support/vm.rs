@@ -8,14 +8,17 @@
 
 use std::cell::{Cell as StdCell, RefCell};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
-use qspinlock::machine::{Access, Budget, Cell, Event};
+use qspinlock::machine::{Access, Budget, Cell, Event, Ordering};
 use qspinlock::queue::{Cpu, LEVELS, Node, Slot, Tail};
-use qspinlock::{Machine, RawSpinLock, slowpath::SlowPath};
+use qspinlock::slowpath::{Flavour, SlowPath, walk};
+use qspinlock::word::LockWord;
+use qspinlock::{Machine, RawSpinLock};
 
 /// Steps after which a schedule counts as a livelock. A passing one takes a few thousand.
 const TOO_LONG: u64 = 200_000;
@@ -42,6 +45,7 @@ pub(crate) struct Context {
 pub(crate) struct Step {
     pub(crate) who: Context,
     pub(crate) access: &'static str,
+    pub(crate) order: Ordering,
     pub(crate) role: Role,
     pub(crate) old: u32,
     pub(crate) new: Option<u32>,
@@ -134,6 +138,11 @@ impl Shared {
         }
     }
 
+    /// Lets others run.
+    pub(crate) fn yield_now(&self) {
+        self.pause(None);
+    }
+
     pub(crate) fn random(&self, below: usize) -> usize {
         self.rng.borrow_mut().usize(..below)
     }
@@ -159,7 +168,7 @@ impl VmCell {
         s.pause(None);
         let (old, who) = (self.value.get(), s.who());
         let intended = f(old);
-        let mut step = Step { who, access: access.name, role: self.role, old, new: intended };
+        let mut step = Step { who, access: access.name, order: access.order, role: self.role, old, new: intended };
         if let (Some(_), Some(sabotage)) = (intended, s.sabotage) {
             step.new = sabotage(step, &mut s.rng.borrow_mut());
         }
@@ -212,7 +221,14 @@ unsafe impl Cell for VmCell {
         let (second, upper) = if s.torn { self.sometime(first) } else { (first, middle) };
         s.cpus[s.who().cpu].loaded.set(second);
         let seen = middle & 0xff00 | upper & 0xffff_0000;
-        s.record(Step { who: s.who(), access: access.name, role: self.role, old: seen, new: None });
+        s.record(Step {
+            who: s.who(),
+            access: access.name,
+            order: access.order,
+            role: self.role,
+            old: seen,
+            new: None,
+        });
         seen
     }
 
@@ -282,6 +298,8 @@ pub(crate) struct Setup {
     pub(crate) seed: u64,
     pub(crate) cpus: usize,
     pub(crate) locks: usize,
+    /// What the locks hold at the start.
+    pub(crate) word: u32,
     /// How many interrupts there are in all, and how deep they nest.
     pub(crate) interrupts: usize,
     pub(crate) nesting: usize,
@@ -297,7 +315,7 @@ pub(crate) struct World<S: SlowPath<Vm>> {
     inside: Vec<StdCell<Option<Context>>>,
 }
 
-impl<S: SlowPath<Vm, Error = std::convert::Infallible>> World<S> {
+impl<S: SlowPath<Vm, Error = Infallible>> World<S> {
     pub(crate) fn shared(&self) -> &Shared {
         &self.vm.shared
     }
@@ -317,13 +335,17 @@ impl<S: SlowPath<Vm, Error = std::convert::Infallible>> World<S> {
         taken
     }
 
+    pub(crate) fn who_is_inside(&self, lock: usize) -> Option<Context> {
+        self.inside[lock].get()
+    }
+
     fn work_and_release(&self, lock: usize) {
         let me = self.shared().who();
         if let Some(other) = self.inside[lock].replace(Some(me)) {
             panic!("exclusion: {me:?} and {other:?} are both in lock {lock}");
         }
         for _ in 0..self.shared().random(3) {
-            self.shared().pause(None);
+            self.shared().yield_now();
         }
         self.inside[lock].set(None);
         // SAFETY: the callers acquired it.
@@ -342,7 +364,7 @@ impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\nwith {:?}; the last steps:", self.what, self.setup)?;
         self.trace.iter().try_for_each(|step| {
-            let Step { who: Context { cpu, depth }, access, role, old, new } = step;
+            let Step { who: Context { cpu, depth }, access, role, old, new, .. } = step;
             let wrote = new.map(|new| format!(" -> {new:#x}")).unwrap_or_default();
             writeln!(f, "  cpu {cpu} level {depth} {access:20} {role:?} {old:#x}{wrote}")
         })
@@ -350,7 +372,7 @@ impl fmt::Debug for Failure {
 }
 
 /// Runs `task` on every CPU, with `handler` as the interrupt handler, under one schedule. Gives the events counted.
-pub(crate) fn run<S: SlowPath<Vm, Error = std::convert::Infallible> + 'static>(
+pub(crate) fn run<S: SlowPath<Vm, Error = Infallible> + 'static>(
     setup: &Setup,
     monitors: Vec<Monitor>,
     task: impl Fn(&World<S>, usize) + 'static,
@@ -380,9 +402,15 @@ pub(crate) fn run<S: SlowPath<Vm, Error = std::convert::Infallible> + 'static>(
         };
         Slot::from_cells(depth, std::array::from_fn::<_, LEVELS, _>(node))
     };
+    let word = |n| {
+        let cell = VmCell::new(&shared, Role::Word(n));
+        cell.value.set(setup.word);
+        *cell.history.borrow_mut() = vec![(0, setup.word)];
+        cell
+    };
     let world = Rc::new(World::<S> {
         vm: Vm { shared: shared.clone(), slots: (0..setup.cpus).map(slot).collect() },
-        locks: (0..setup.locks).map(|n| RawSpinLock::from_cell(VmCell::new(&shared, Role::Word(n)))).collect(),
+        locks: (0..setup.locks).map(word).map(RawSpinLock::from_cell).collect(),
         inside: (0..setup.locks).map(|_| StdCell::new(None)).collect(),
     });
     let (task, of_handler) = (Rc::new(task), world.clone());
@@ -444,6 +472,7 @@ fn schedule(setup: &Setup, s: &Shared, mut cpus: Vec<Coroutine<Wake, Pause, ()>>
             }
         }
         last = cpu;
+        s.time.set(s.time.get() + 1);
         s.running.set(Some(cpu));
         match catch_unwind(AssertUnwindSafe(|| cpus[cpu].resume(wake))) {
             Ok(CoroutineResult::Yield(pause)) => states[cpu] = Some(pause),
@@ -459,4 +488,22 @@ fn schedule(setup: &Setup, s: &Shared, mut cpus: Vec<Coroutine<Wake, Pause, ()>>
     };
     s.stopped.set(true);
     result
+}
+
+/// The walk without its pending lane: more queueing.
+pub(crate) struct QueueOnly;
+
+impl Flavour<Vm> for QueueOnly {
+    type Error = Infallible;
+    const PENDING_LANE: bool = false;
+}
+
+// SAFETY: the walk returns when it has claimed the byte, and this flavour changes none of its waits.
+unsafe impl SlowPath<Vm> for QueueOnly {
+    type Error = Infallible;
+    const NAME: &'static str = "queue-only";
+
+    fn acquire(m: &Vm, word: &LockWord<VmCell>) -> Result<(), Infallible> {
+        walk::<_, Self>(m, word)
+    }
 }
