@@ -228,5 +228,5 @@ impl<C: Cell> LockWord<C> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "std"))]
 mod tests;

@@ -86,8 +86,7 @@ fn a_handler_may_wait_at_every_instruction_of_an_acquire() {
     }
     let (mut instructions, mut leaked) = (0, None);
     std::thread::scope(|s| {
-        s.spawn(|| hold_until_contended(&OUTER));
-        s.spawn(|| hold_until_contended(&INNER));
+        let holders = [&OUTER, &INNER].map(|lock| s.spawn(|| hold_until_contended(lock)));
         // The acquire's length varies, since it spins; its end is not worth hours on a slow machine.
         let end = Instant::now() + Duration::from_secs(8);
         while leaked.is_none() && Instant::now() < end && interrupted_after(instructions + 1) {
@@ -98,6 +97,8 @@ fn a_handler_may_wait_at_every_instruction_of_an_acquire() {
             }
         }
         STOP.store(true, Ordering::Relaxed);
+        // A scope does not wait for exit hooks; joining does.
+        holders.into_iter().for_each(|holder| holder.join().expect("a holder ends"));
     });
     println!("{instructions} instructions");
     assert_eq!(leaked, None, "a slot is lost when the handler comes after so many instructions");

@@ -95,7 +95,7 @@ fn contend<S: SlowPath<Threads, Error = std::convert::Infallible> + 'static>() -
     let end = Instant::now() + Duration::from_millis(300);
     // Nothing may panic in here: the others would wait for ever.
     let slots = std::thread::scope(|s| {
-        for _ in 0..2 {
+        let contender = |_| {
             s.spawn(|| {
                 in_step.wait();
                 LOCKING.set(true);
@@ -109,12 +109,15 @@ fn contend<S: SlowPath<Threads, Error = std::convert::Infallible> + 'static>() -
                 LOCKING.set(false);
                 in_step.wait();
                 in_step.wait();
-            });
-        }
+            })
+        };
+        let contenders = [0, 1].map(contender);
         in_step.wait();
         in_step.wait();
         let slots = slots_in_use();
         in_step.wait();
+        // A scope does not wait for exit hooks, which give slots back; joining does.
+        contenders.into_iter().for_each(|contender| contender.join().expect("a contender ends"));
         slots
     });
     assert_eq!(FORBIDDEN.load(Ordering::Relaxed), 0, "allocations while locking or unlocking");
