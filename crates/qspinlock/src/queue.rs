@@ -1,4 +1,4 @@
-//! The queue's parts: who waits ([`Tail`]), where it waits ([`Node`]), and on which nesting level ([`Level`]).
+//! The queue's parts: who waits ([`Tail`]), where it waits ([`Node`]), and on which nesting level.
 //!
 //! A node is named by a number, the CPU and nesting level that owns it, and is found in a table that lives as long
 //! as the machine. Links carry numbers, not pointers: the queue needs no `unsafe`, and whoever follows a stale link
