@@ -1,0 +1,216 @@
+//! A run on the virtual machine: CPUs with a task each, locks, a schedule, and what it came to.
+
+use std::cell::{Cell as StdCell, RefCell};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use corosensei::{Coroutine, CoroutineResult, Yielder};
+use qspinlock::RawSpinLock;
+use qspinlock::machine::Event;
+use qspinlock::queue::{Cpu, LEVELS, Node, Slot, Tail};
+use qspinlock::slowpath::SlowPath;
+
+use super::{Context, Monitor, Own, Pause, Role, Sabotage, Shared, Step, Vm, VmCell, Wake};
+
+/// Steps after which a schedule counts as a livelock. A passing one takes a few thousand.
+const TOO_LONG: u64 = 200_000;
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) seed: u64,
+    pub(crate) cpus: usize,
+    pub(crate) locks: usize,
+    /// What the locks hold at the start.
+    pub(crate) word: u32,
+    /// How many interrupts there are in all, and how deep they nest.
+    pub(crate) interrupts: usize,
+    pub(crate) nesting: usize,
+    /// Bits 8-31 may be read in two parts, as on x86-64.
+    pub(crate) torn: bool,
+    pub(crate) sabotage: Option<Sabotage>,
+}
+
+/// A machine, its locks, and who is in their sections.
+pub(crate) struct World<S: SlowPath<Vm>> {
+    pub(crate) vm: Vm,
+    pub(crate) locks: Vec<RawSpinLock<Vm, S>>,
+    inside: Vec<StdCell<Option<Context>>>,
+}
+
+impl<S: SlowPath<Vm, Error = Infallible>> World<S> {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.vm.shared
+    }
+
+    /// Takes a lock, works and gives it back.
+    pub(crate) fn section(&self, lock: usize) {
+        let Ok(()) = self.locks[lock].acquire_on(&self.vm);
+        self.work_and_release(lock);
+    }
+
+    /// The same, if nobody holds it or waits.
+    pub(crate) fn try_section(&self, lock: usize) -> bool {
+        let taken = self.locks[lock].try_acquire_on(&self.vm);
+        if taken {
+            self.work_and_release(lock);
+        }
+        taken
+    }
+
+    pub(crate) fn who_is_inside(&self, lock: usize) -> Option<Context> {
+        self.inside[lock].get()
+    }
+
+    fn work_and_release(&self, lock: usize) {
+        let me = self.shared().who();
+        if let Some(other) = self.inside[lock].replace(Some(me)) {
+            panic!("exclusion: {me:?} and {other:?} are both in lock {lock}");
+        }
+        for _ in 0..self.shared().random(3) {
+            self.shared().yield_now();
+        }
+        self.inside[lock].set(None);
+        // SAFETY: the callers acquired it.
+        unsafe { self.locks[lock].release_on(&self.vm) };
+    }
+}
+
+/// A run that went wrong: what, with which setup, and the last steps.
+pub(crate) struct Failure {
+    pub(crate) what: String,
+    setup: Setup,
+    trace: VecDeque<Step>,
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\nwith {:?}; the last steps:", self.what, self.setup)?;
+        self.trace.iter().try_for_each(|step| {
+            let Step { who: Context { cpu, depth }, access, role, old, new, .. } = step;
+            let wrote = new.map(|new| format!(" -> {new:#x}")).unwrap_or_default();
+            writeln!(f, "  cpu {cpu} level {depth} {access:20} {role:?} {old:#x}{wrote}")
+        })
+    }
+}
+
+/// Runs `task` on every CPU, with `handler` as the interrupt handler, under one schedule. Gives the events counted.
+pub(crate) fn run<S: SlowPath<Vm, Error = Infallible> + 'static>(
+    setup: &Setup,
+    monitors: Vec<Monitor>,
+    task: impl Fn(&World<S>, usize) + 'static,
+    handler: impl Fn(&World<S>, Context) + 'static,
+) -> Result<Vec<Event>, Failure> {
+    let shared = Rc::new(Shared {
+        rng: RefCell::new(fastrand::Rng::with_seed(setup.seed)),
+        running: StdCell::new(None),
+        stopped: StdCell::new(false),
+        time: StdCell::new(0),
+        cpus: (0..setup.cpus).map(|_| Own::default()).collect(),
+        trace: RefCell::default(),
+        monitors: RefCell::new(monitors),
+        sabotage: setup.sabotage,
+        torn: setup.torn,
+        failure: RefCell::default(),
+        handler: RefCell::default(),
+        events: RefCell::default(),
+    });
+    let mut depths = Vec::new();
+    let slot = |cpu: usize| {
+        let depth = VmCell::new(&shared, Role::Depth(cpu));
+        depths.push(depth.value.clone());
+        let node = |level| {
+            let me = Tail::new(Cpu::new(cpu as u32).expect("a small number"), level);
+            Node::from_cells(VmCell::new(&shared, Role::Next(me)), VmCell::new(&shared, Role::Grant(me)))
+        };
+        Slot::from_cells(depth, std::array::from_fn::<_, LEVELS, _>(node))
+    };
+    let word = |n| {
+        let cell = VmCell::new(&shared, Role::Word(n));
+        cell.value.set(setup.word);
+        *cell.history.borrow_mut() = vec![(0, setup.word)];
+        cell
+    };
+    let world = Rc::new(World::<S> {
+        vm: Vm { shared: shared.clone(), slots: (0..setup.cpus).map(slot).collect() },
+        locks: (0..setup.locks).map(word).map(RawSpinLock::from_cell).collect(),
+        inside: (0..setup.locks).map(|_| StdCell::new(None)).collect(),
+    });
+    let (task, of_handler) = (Rc::new(task), world.clone());
+    *shared.handler.borrow_mut() = Some(Rc::new(Box::new(move |who| handler(&of_handler, who))));
+    let cpus = (0..setup.cpus)
+        .map(|cpu| {
+            let (world, task) = (world.clone(), task.clone());
+            Coroutine::new(move |yielder: &Yielder<Wake, Pause>, _| {
+                world.shared().cpus[cpu].yielder.set(Some(yielder));
+                task(&world, cpu);
+            })
+        })
+        .collect();
+    let result = schedule(setup, &shared, cpus);
+    shared.running.set(None);
+    // The handler holds the world, which holds the handler.
+    shared.handler.take();
+    let nothing_left = || match world.locks.iter().find(|lock| lock.is_taken()) {
+        Some(lock) => Err(format!("a trace is left in {lock:?}")),
+        None if depths.iter().any(|depth| depth.get() != 0) => Err("a level is left in use".to_owned()),
+        None => Ok(()),
+    };
+    match result.and_then(|()| nothing_left()) {
+        Err(what) => Err(Failure { what, setup: setup.clone(), trace: shared.trace.take() }),
+        Ok(()) => Ok(shared.events.take()),
+    }
+}
+
+fn schedule(setup: &Setup, s: &Shared, mut cpus: Vec<Coroutine<Wake, Pause, ()>>) -> Result<(), String> {
+    let mut states: Vec<Option<Pause>> = cpus.iter().map(|_| Some(Pause::Ready)).collect();
+    let mut interrupts = setup.interrupts;
+    // Some schedules run a CPU for long stretches, some switch at every step: bugs hide in either.
+    let sticky = [0, 50, 90][s.random(3)];
+    let mut last = 0;
+    let result = loop {
+        if states.iter().all(Option::is_none) {
+            break Ok(());
+        }
+        if s.time.get() > TOO_LONG {
+            break Err("livelock".to_owned());
+        }
+        let can_run = |state: &Option<Pause>| match state {
+            Some(Pause::Ready) => true,
+            Some(Pause::Blocked(cell, value)) => cell.get() != *value,
+            None => false,
+        };
+        let ready: Vec<usize> = (0..cpus.len()).filter(|&cpu| can_run(&states[cpu])).collect();
+        if ready.is_empty() {
+            break Err("hang: nobody can run".to_owned());
+        }
+        let mut cpu = if ready.contains(&last) && s.random(100) < sticky { last } else { ready[s.random(ready.len())] };
+        let mut wake = Wake::Go;
+        if interrupts > 0 && s.random(8) == 0 {
+            // Also one that waits.
+            let victim = s.random(cpus.len());
+            if cpus[victim].started() && states[victim].is_some() && s.cpus[victim].depth.get() < setup.nesting {
+                (cpu, wake) = (victim, Wake::Interrupt);
+                interrupts -= 1;
+            }
+        }
+        last = cpu;
+        s.time.set(s.time.get() + 1);
+        s.running.set(Some(cpu));
+        match catch_unwind(AssertUnwindSafe(|| cpus[cpu].resume(wake))) {
+            Ok(CoroutineResult::Yield(pause)) => states[cpu] = Some(pause),
+            Ok(CoroutineResult::Return(())) => states[cpu] = None,
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                break Err(text.unwrap_or_else(|| panic.downcast_ref::<&str>().unwrap_or(&"a panic").to_string()));
+            }
+        }
+        if let Some(what) = s.failure.take() {
+            break Err(what);
+        }
+    };
+    s.stopped.set(true);
+    result
+}
