@@ -120,14 +120,12 @@ fn trap_05_init_is_published_on_both_links() {
             match step.access {
                 "node.init-next" | "node.init-grant" => *initialised.entry(step.who).or_default() += 1,
                 "tail.exchange" => {
-                    // The link to the predecessor comes later in program order, and is a release of its own.
+                    // One release for both ways to the node: the link to the predecessor comes after it, and who
+                    // follows that link has acquired the word before.
                     assert_eq!(initialised.remove(&step.who), Some(2), "queued half initialised: {step:?}");
                     assert_eq!(step.order, Ordering::AcqRel);
                 }
-                "node.link" => {
-                    assert_eq!(step.order, Ordering::Release);
-                    linked = true;
-                }
+                "node.link" => linked = true,
                 "word.try" if step.new.is_some() => drop(initialised.remove(&step.who)),
                 _ => {}
             }
