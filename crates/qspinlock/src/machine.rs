@@ -56,8 +56,8 @@ impl Access {
 
 /// A 32-bit word that several CPUs may access at once.
 ///
-/// All accesses have one width. The last three methods act on the low byte (bits 0-7) alone and have portable
-/// forms that are 32-bit atomics; an instruction set may do better, within the contract that each states.
+/// All accesses have one width. The last three methods act on one byte alone and have portable forms that are 32-bit
+/// atomics; an instruction set may do better, within the contract that each states.
 ///
 /// Every method is `#[track_caller]`, so that an implementation which records accesses knows their place in the
 /// source without any help from the algorithm.
@@ -91,13 +91,13 @@ pub unsafe trait Cell {
     #[track_caller]
     fn update(&self, access: Access, f: impl Fn(u32) -> Option<u32>) -> Result<u32, u32>;
 
-    /// Bits 8-31, bits 0-7 read as 0: a *hint*. It may be as old as the caller's last store to the low byte, that
-    /// is, it need not show what others wrote before that store took effect. Always relaxed.
+    /// Bits 8-15, all others read as 0: a *hint*. It may be as old as the caller's last store to the low byte, that is,
+    /// it need not show what others wrote before that store took effect. Always relaxed.
     ///
     /// Cheap right after [`Self::store_low8`]: it does not wait for that store to leave the CPU.
     #[track_caller]
-    fn load_high24(&self, access: Access) -> u32 {
-        self.load(access) & !0xff
+    fn load_byte1(&self, access: Access) -> u32 {
+        self.load(access) & 0xff00
     }
 
     /// Writes the low byte if it holds `old`, whatever the other bits are, which are kept.

@@ -17,8 +17,8 @@ pub const LEVELS: usize = 4;
 pub struct Cpu(u32);
 
 impl Cpu {
-    /// CPUs that the lock word has room for: 524,287.
-    pub const MAX: u32 = (1 << 19) - 1;
+    /// CPUs that the lock word has room for: 524,288.
+    pub const MAX: u32 = 1 << 19;
 
     /// CPU `index`, or `None` if the lock word has no room for it.
     #[must_use]
@@ -33,13 +33,16 @@ impl Cpu {
     }
 }
 
-/// The name of a node: its CPU and level, in 21 bits. Never 0, so that 0 can say "nobody".
+/// The name of a node: its CPU in 19 bits, and its level + 1 in the 3 bits below. Never 0, so that 0 can say "nobody".
+///
+/// Level + 1, and not CPU + 1 as one might expect: so the lowest bits, which the lock word keeps in one byte with the
+/// other signs of a waiter, are never 0 for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tail(NonZeroU32);
 
 impl Tail {
     /// Bits that a code takes.
-    pub const BITS: u32 = 21;
+    pub const BITS: u32 = 22;
 
     /// The node of `cpu` at `level`.
     ///
@@ -48,7 +51,7 @@ impl Tail {
     #[must_use]
     pub const fn new(cpu: Cpu, level: usize) -> Self {
         assert!(level < LEVELS);
-        match NonZeroU32::new(((cpu.0 + 1) << 2) | level as u32) {
+        match NonZeroU32::new((cpu.0 << 3) | (level as u32 + 1)) {
             Some(code) => Self(code),
             None => unreachable!(),
         }
@@ -58,7 +61,7 @@ impl Tail {
     #[must_use]
     pub const fn from_code(code: u32) -> Option<Self> {
         match NonZeroU32::new(code) {
-            Some(n) if code >> 2 != 0 && code >> Self::BITS == 0 => Some(Self(n)),
+            Some(n) if matches!(code & 7, 1..=4) && code >> Self::BITS == 0 => Some(Self(n)),
             _ => None,
         }
     }
@@ -72,13 +75,13 @@ impl Tail {
     /// The CPU that owns the node.
     #[must_use]
     pub const fn cpu(self) -> Cpu {
-        Cpu((self.code() >> 2) - 1)
+        Cpu(self.code() >> 3)
     }
 
     /// The nesting level of the node.
     #[must_use]
     pub const fn level(self) -> usize {
-        (self.code() & 3) as usize
+        (self.code() & 7) as usize - 1
     }
 }
 

@@ -118,7 +118,7 @@ mod bridge {
 
     use lock_api::{GuardNoSend, RawMutex, RawMutexFair};
 
-    use super::{GlobalMachine, RawSpinLock, SlowPath};
+    use super::{GlobalMachine, Native, RawSpinLock, SlowPath};
 
     // SAFETY: at most one context is between a successful claim of the low byte (a compare-and-swap from 0 to 1) and
     // the store of 0 that only the holder makes; `word` has no other transition of that byte.
@@ -153,8 +153,9 @@ mod bridge {
         }
     }
 
-    // SAFETY: as above; and an unlock leaves the lock to whoever waits: newcomers see the waiter's bits and queue.
-    unsafe impl<M: GlobalMachine, S: SlowPath<M, Error = Infallible>> RawMutexFair for RawSpinLock<M, S> {
+    // SAFETY: as above; and an unlock leaves the lock to whoever waits: newcomers see the waiter's bits and queue. Not for
+    // a slow path without a queue, whose unlock favours nobody.
+    unsafe impl<M: GlobalMachine> RawMutexFair for RawSpinLock<M, Native> {
         #[inline]
         unsafe fn unlock_fair(&self, _: GuardNoSend) {
             // SAFETY: the guard says that the caller holds the lock.

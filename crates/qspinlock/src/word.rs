@@ -1,17 +1,17 @@
 //! The lock word: 32 bits, and every step that may be made on them. The only file that knows bits.
 //!
 //! ```text
-//!  31                                  13 12  11 10   9   8 7              0
-//! +--------------------------------------+------+-------+---+---------------+
-//! |            CPU of tail + 1           | level|   0   | P |     locked    |
-//! +--------------------------------------+------+-------+---+---------------+
+//!  31                                  13 12     10   9   8 7              0
+//! +--------------------------------------+---------+---+---+---------------+
+//! |             CPU of tail              | level+1 | 0 | P |     locked    |
+//! +--------------------------------------+---------+---+---+---------------+
 //! ```
 //!
 //! * *locked*: 0 free, 1 held. A byte, since storing a byte is the cheapest unlock there is.
 //! * *P*, pending: one waiter that has no node waits in front of the queue.
-//! * *tail* (level and CPU + 1): the last waiter in the queue; 0, nobody queues. CPU + 1, so that CPU 0 at level 0 is
-//!   not "nobody".
-//! * Bits 9 and 10 are kept for waiters that sleep.
+//! * *tail* (level + 1 and CPU): the last waiter in the queue; 0, nobody queues. Level + 1, so that CPU 0 at level 0 is not
+//!   "nobody"; and so that the *second byte* is 0 if and only if nobody waits, whoever it is. One load tells.
+//! * Bit 9 is kept for waiters that sleep. They have no use for bit 8 as pending, so they have two.
 //!
 //! # Truth table
 //! | tail | P | locked | who is there |
@@ -26,13 +26,12 @@
 //! | n    | 0 | 0      | the head of the queue is about to take the lock |
 //!
 //! # Why every claim is a compare-and-swap
-//! The fast path looks at the upper 24 bits and then swaps only the low byte ([`LockWord::try_acquire`]): twice as
-//! fast, alone, as a 32-bit swap whose load has to wait for the byte that the last unlock stored. The price is that
-//! a CPU which looked before anybody waited may take the lock after somebody waits. So nobody may *assume* the lock
-//! when it is free: the pending waiter and the head claim it too, and try again if they lost. How often one waiter
-//! can lose is bounded: a CPU slips past only by a look it took before the waiter's bits were visible to it, at most
-//! once, and waits behind it from then on. Where the look is made in parts, as on x86-64, it may also miss a tail that
-//! changes between them: at most once more for each waiter that comes later, and those then stand behind.
+//! The fast path looks at the second byte and then swaps only the first ([`LockWord::try_acquire`]): twice as fast,
+//! alone, as a 32-bit swap whose load has to wait for the byte that the last unlock stored. The price is that a CPU
+//! which looked before anybody waited may take the lock after somebody waits. So nobody may *assume* the lock when it
+//! is free: the pending waiter and the head claim it too, and try again if they lost. How often one waiter can lose is
+//! bounded: a CPU slips past only by a look it took before the waiter's bits were visible to it, at most once for each
+//! of its contexts that is between look and swap, and waits behind it from then on.
 //!
 //! It also decides where `Acquire` belongs: on the claim, not on the wait before it. Between the two another owner
 //! may have come and gone, and its critical section must be visible as well.
@@ -43,15 +42,18 @@ use crate::queue::Tail;
 const LOCKED: u32 = 1;
 const LOCKED_MASK: u32 = 0xff;
 const PENDING: u32 = 1 << 8;
-const TAIL_SHIFT: u32 = 11;
+const WAITERS_MASK: u32 = 0xff00;
+const TAIL_SHIFT: u32 = 10;
 const TAIL_MASK: u32 = !0 << TAIL_SHIFT;
 
 const _: () = {
     assert!(TAIL_SHIFT + Tail::BITS == 32);
     assert!(LOCKED & !LOCKED_MASK == 0);
     assert!(LOCKED_MASK & PENDING == 0 && (LOCKED_MASK | PENDING) & TAIL_MASK == 0);
+    // Whoever waits shows in the second byte: pending, or a level + 1.
+    assert!((PENDING | 0b111 << TAIL_SHIFT) & !WAITERS_MASK == 0);
     // The highest CPU fits, and so does half a million.
-    assert!(crate::queue::Cpu::MAX as u64 + 1 == 1 << (Tail::BITS - 2) && crate::queue::Cpu::MAX > 500_000);
+    assert!(crate::queue::Cpu::MAX == 1 << (Tail::BITS - 3) && crate::queue::Cpu::MAX > 500_000);
 };
 
 const LOOK: Access = Access::relaxed("word.look", "a hint: the swap that follows decides");
@@ -110,7 +112,7 @@ impl Value {
     /// Someone waits.
     #[must_use]
     pub const fn is_contended(self) -> bool {
-        self.0 & !LOCKED_MASK != 0
+        self.0 & WAITERS_MASK != 0
     }
 
     /// The pending waiter is about to take the lock, and nobody is behind it.
@@ -156,10 +158,10 @@ impl<C: Cell> LockWord<C> {
 
     /// The fast path: (0,0,0) → (0,0,1). Fails if anybody holds the lock or waits for it.
     ///
-    /// Two steps, see the module's docs: a look at the upper bits, then a swap of the low byte.
+    /// Two steps, see the module's docs: a look at the second byte, then a swap of the first.
     #[inline(always)]
     pub fn try_acquire(&self) -> bool {
-        self.0.load_high24(LOOK) == 0 && self.0.cas_low8(0, LOCKED as u8, TRY)
+        self.0.load_byte1(LOOK) == 0 && self.0.cas_low8(0, LOCKED as u8, TRY)
     }
 
     /// The unlock: (·,·,1) → (·,·,0). The other bits change all the time, so it must not write them.

@@ -35,8 +35,7 @@ fn one<S: SlowPath<Vm, Error = Infallible> + 'static>(
     sabotage: Option<Sabotage>,
 ) -> Result<Vec<Event>, Failure> {
     let cpus = 3 + seed as usize % 6;
-    let setup =
-        Setup { seed, cpus, locks: NESTING + 1, word: 0, interrupts, nesting: NESTING, torn: seed % 2 == 1, sabotage };
+    let setup = Setup { seed, cpus, locks: NESTING + 1, word: 0, interrupts, nesting: NESTING, sabotage };
 
     let task = |world: &World<S>, _| {
         for _ in 0..3 {
@@ -54,7 +53,7 @@ fn one<S: SlowPath<Vm, Error = Infallible> + 'static>(
             world.section(who.depth);
         }
     };
-    vm::run::<S>(&setup, monitors::all(&setup), task, handler)
+    vm::run::<S>(&setup, monitors::all(), task, handler)
 }
 
 /// Many schedules; gives how often each event was counted.

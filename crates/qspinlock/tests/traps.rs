@@ -54,7 +54,7 @@ use vm::{Context, QueueOnly, Role, Setup, Step, Vm, World};
 use watchdog::Watchdog;
 
 fn setup(seed: u64) -> Setup {
-    Setup { seed, cpus: 4, locks: 7, word: 0, interrupts: 60, nesting: 6, torn: true, sabotage: None }
+    Setup { seed, cpus: 4, locks: 7, word: 0, interrupts: 60, nesting: 6, sabotage: None }
 }
 
 /// Runs schedules with handlers six deep, each with a lock of its own, until `found` says yes to one's steps and
@@ -67,7 +67,7 @@ fn search<S: SlowPath<Vm, Error = Infallible> + 'static>(
     for seed in 0..2000 {
         let setup = setup(seed);
         let (steps, collector) = monitors::collect(|_| true);
-        let monitors = monitors::all(&setup).into_iter().chain([collector]).collect();
+        let monitors = monitors::all().into_iter().chain([collector]).collect();
         let task = |world: &World<S>, _| (0..3).for_each(|_| world.section(0));
         let handler = |world: &World<S>, who: Context| world.section(who.depth);
         let events = vm::run::<S>(&setup, monitors, task, handler).unwrap_or_else(|failure| panic!("{failure:?}"));
@@ -90,7 +90,7 @@ fn trap_02_taken_means_owned_or_waited_for() {
         let setup = setup(seed);
         let seen = seen_between_owners.clone();
         let (looks, collector) = monitors::collect(|step| step.access == "word.peek" && step.who.cpu == 0);
-        let monitors = monitors::all(&setup).into_iter().chain([collector]).collect();
+        let monitors = monitors::all().into_iter().chain([collector]).collect();
         let task = move |world: &World<Native>, cpu: usize| match cpu {
             // Between its look and the check nobody runs.
             0 => (0..40).for_each(|_| {

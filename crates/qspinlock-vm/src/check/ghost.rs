@@ -3,6 +3,7 @@
 //! The steps are known by the names of their accesses, and all of them are read-modify-writes of one cell, so they have
 //! one order on which all CPUs agree.
 
+use qspinlock::queue::Tail;
 use qspinlock::word::Value;
 
 /// What a slow path promises beyond exclusion and progress.
@@ -106,5 +107,5 @@ impl Ghost {
 }
 
 fn cpu_of(code: u16) -> usize {
-    usize::from(code >> 2) - 1
+    Tail::from_code(code.into()).expect("a node waits").cpu().index()
 }

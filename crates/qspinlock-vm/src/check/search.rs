@@ -23,6 +23,7 @@ use std::sync::atomic::{self, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use qspinlock::machine::{Access, Ordering};
+use qspinlock::queue::{Cpu, Tail};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::automaton::{Automaton, Keep, LocalId, Program};
@@ -493,11 +494,10 @@ impl<'m, 'w> Explorer<'m, 'w> {
         }
         let is_word_or_depth =
             |id: &CellId| self.model.words.contains(id) || self.infos[usize::from(*id)].private_to.is_some();
-        let left = self.order.iter().filter(|id| is_word_or_depth(id)).find_map(|id| {
+        self.order.iter().filter(|id| is_word_or_depth(id)).find_map(|id| {
             let value = state.memory.newest(usize::from(self.dense[id]));
             (value != 0).then(|| format!("trace: {} ends as {value:#x}", self.name(*id)))
-        });
-        left
+        })
     }
 
     fn values(&self, state: &State) -> Vec<(String, u32)> {
@@ -857,6 +857,7 @@ fn resident() -> Option<usize> {
 fn node_code(name: &str) -> u16 {
     let of = name.trim_start_matches("node").split('.').next().unwrap_or_default();
     let (cpu, level) = of.split_once('/').unwrap_or((of, "0"));
-    let number = |text: &str| text.parse::<u16>().expect("the world named it");
-    (number(cpu) + 1) << 2 | number(level)
+    let number = |text: &str| text.parse::<u32>().expect("the world named it");
+    let cpu = Cpu::new(number(cpu)).expect("an exploration has few");
+    Tail::new(cpu, number(level) as usize).code() as u16
 }

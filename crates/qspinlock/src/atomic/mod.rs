@@ -64,8 +64,8 @@ unsafe impl Cell for AtomicCell {
 
     #[cfg(all(target_arch = "x86_64", not(feature = "portable"), not(miri)))]
     #[inline(always)]
-    fn load_high24(&self, _access: Access) -> u32 {
-        x86_64::load_high24(&self.0)
+    fn load_byte1(&self, _access: Access) -> u32 {
+        x86_64::load_byte1(&self.0)
     }
 
     #[cfg(all(target_arch = "x86_64", not(feature = "portable"), not(miri)))]

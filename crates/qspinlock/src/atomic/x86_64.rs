@@ -11,31 +11,28 @@
 //!   as an atomic update of the word at that moment. It is a release, as every store is, and what is read from a
 //!   word changed by it is ordered after all earlier stores of its CPU;
 //! * a locked byte compare-and-swap is a 32-bit one whose other bits are whatever they are at that moment;
-//! * the loads of bits 8-31 may be satisfied before an earlier byte store of this CPU is visible, which the contract
-//!   of `load_high24` allows. They are two loads and may see two moments, between which the tail changed: 0, although
-//!   somebody waited all the time, if each part was 0 at its moment. A hint, on which nothing but fairness depends.
+//! * a load of bits 8-15 may be satisfied before an earlier byte store of this CPU is visible, which the contract of
+//!   `load_byte1` allows.
 
 #![allow(unsafe_code, reason = "inline assembly: byte accesses to a word that others access as 32 bits")]
 
 use core::arch::asm;
 use core::sync::atomic::AtomicU32;
 
-/// Bits 8-31, without touching byte 0.
+/// Bits 8-15, without touching byte 0.
 #[inline(always)]
-pub(super) fn load_high24(word: &AtomicU32) -> u32 {
-    let (middle, upper): (u32, u32);
-    // SAFETY: reads bytes 1, 2 and 3 of a live word; both loads are atomic (a byte, and an aligned pair).
+pub(super) fn load_byte1(word: &AtomicU32) -> u32 {
+    let byte: u32;
+    // SAFETY: reads byte 1 of a live word; the load of a byte is atomic.
     unsafe {
         asm!(
-            "movzx {middle:e}, byte ptr [{p} + 1]",
-            "movzx {upper:e}, word ptr [{p} + 2]",
+            "movzx {byte:e}, byte ptr [{p} + 1]",
             p = in(reg) word.as_ptr(),
-            middle = out(reg) middle,
-            upper = lateout(reg) upper,
+            byte = lateout(reg) byte,
             options(nostack, preserves_flags, readonly),
         );
     }
-    (middle << 8) | (upper << 16)
+    byte << 8
 }
 
 /// Byte 0 from `old` to `new`, if it holds `old`. Locked, so sequentially consistent.

@@ -19,7 +19,7 @@ struct Model {
 impl Model {
     /// The layout in the module's docs, written a second time.
     fn bits(self) -> u32 {
-        let tail = self.tail.map_or(0, |(cpu, level)| (cpu + 1) * 8192 + level * 2048);
+        let tail = self.tail.map_or(0, |(cpu, level)| cpu * 8192 + (level + 1) * 1024);
         tail + if self.pending { 256 } else { 0 } + u32::from(self.locked)
     }
 
@@ -243,7 +243,7 @@ proptest! {
             prop_assert_eq!(tail.code(), code);
             prop_assert!(tail.cpu().index() < Cpu::MAX as usize);
         } else {
-            prop_assert!(code < 4 || code >> Tail::BITS != 0);
+            prop_assert!(!(1..=4).contains(&(code & 7)) || code >> Tail::BITS != 0);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! "nobody can run" is a hang and is found at once. Between any two accesses, and during any wait, a CPU may be
 //! interrupted: a handler runs on top of what it was doing, as deep as the setup allows.
 //!
-//! Memory is sequentially consistent, but for one thing: `load_high24` is as stale, and as torn, as x86-64 may make it.
+//! Memory is sequentially consistent, but for one thing: `load_byte1` is as stale as x86-64 may make it.
 
 mod world;
 
@@ -82,7 +82,6 @@ pub(crate) struct Shared {
     trace: RefCell<VecDeque<Step>>,
     monitors: RefCell<Vec<Monitor>>,
     sabotage: Option<Sabotage>,
-    torn: bool,
     failure: RefCell<Option<String>>,
     handler: RefCell<Option<Rc<Handler>>>,
     events: RefCell<Vec<Event>>,
@@ -215,13 +214,12 @@ unsafe impl Cell for VmCell {
         self.step(access, true, f)
     }
 
-    fn load_high24(&self, access: Access) -> u32 {
+    fn load_byte1(&self, access: Access) -> u32 {
         let s = &*self.shared;
         s.pause(None);
-        let (first, middle) = self.sometime(s.cpus[s.who().cpu].loaded.get());
-        let (second, upper) = if s.torn { self.sometime(first) } else { (first, middle) };
-        s.cpus[s.who().cpu].loaded.set(second);
-        let seen = middle & 0xff00 | upper & 0xffff_0000;
+        let (at, word) = self.sometime(s.cpus[s.who().cpu].loaded.get());
+        s.cpus[s.who().cpu].loaded.set(at);
+        let seen = word & 0xff00;
         s.record(Step {
             who: s.who(),
             access: access.name,

@@ -28,8 +28,6 @@ pub(crate) struct Setup {
     /// How many interrupts there are in all, and how deep they nest.
     pub(crate) interrupts: usize,
     pub(crate) nesting: usize,
-    /// Bits 8-31 may be read in two parts, as on x86-64.
-    pub(crate) torn: bool,
     pub(crate) sabotage: Option<Sabotage>,
 }
 
@@ -112,7 +110,6 @@ pub(crate) fn run<S: SlowPath<Vm, Error = Infallible> + 'static>(
         trace: RefCell::default(),
         monitors: RefCell::new(monitors),
         sabotage: setup.sabotage,
-        torn: setup.torn,
         failure: RefCell::default(),
         handler: RefCell::default(),
         events: RefCell::default(),
