@@ -145,6 +145,8 @@ struct State {
     started: u8,
     ended: u8,
     kicked: u8,
+    /// Sleeps, and will not look at the cell again.
+    asleep: u8,
     interrupts_left: [u8; MAX_CPUS],
     /// Handlers that run on each CPU, one over the other.
     nesting: [u8; MAX_CPUS],
@@ -286,6 +288,7 @@ impl<'m, 'w> Explorer<'m, 'w> {
             started: 0,
             ended: 0,
             kicked: 0,
+            asleep: 0,
             interrupts_left: [self.model.interrupts; MAX_CPUS],
             nesting: [0; MAX_CPUS],
             ghosts: [Ghost::default(); MAX_WORDS],
@@ -452,6 +455,7 @@ impl<'m, 'w> Explorer<'m, 'w> {
                 let values: Vec<u32> = state.memory.of(usize::from(cell))[readable].iter().map(|m| m.value).collect();
                 values.into_iter().any(|v| self.automaton.decide(state.locals[cpu], v).is_some())
             }
+            Kind::Wait(_) => state.asleep & !state.kicked & 1 << cpu == 0,
             _ => true,
         }
     }
@@ -472,17 +476,18 @@ impl<'m, 'w> Explorer<'m, 'w> {
         Some(format!("hang: {}", at.join("; ")))
     }
 
-    /// Whether a CPU can go on by itself: also past a sleep, if it was kicked.
+    /// Whether a CPU is sure to go on. An await may still find an old value that satisfies, but nothing makes it find
+    /// that one; sooner or later it sees the newest. A sleeper may wake for no reason, but need not.
     fn goes_on(&mut self, state: &State, cpu: usize) -> bool {
-        match self.automaton.op(state.locals[cpu]).kind {
-            Kind::Wait(value) => {
-                let op = *self.automaton.op(state.locals[cpu]);
-                let Some(&cell) = self.dense.get(&op.cell) else { return true };
-                let readable = state.memory.readable(cpu, usize::from(cell));
-                state.kicked & 1 << cpu != 0
-                    || state.memory.of(usize::from(cell))[readable].iter().any(|m| m.value != value)
+        let op = *self.automaton.op(state.locals[cpu]);
+        let Some(&cell) = self.dense.get(&op.cell) else { return true };
+        match op.kind {
+            Kind::Await(_) => {
+                let newest = state.memory.newest(usize::from(cell));
+                self.automaton.decide(state.locals[cpu], newest).is_some()
             }
-            _ => self.can_go(state, cpu),
+            Kind::Wait(_) => state.asleep & !state.kicked & 1 << cpu == 0,
+            _ => true,
         }
     }
 
@@ -518,7 +523,7 @@ impl<'m, 'w> Explorer<'m, 'w> {
         out.clear();
         state.memory.bytes(out, self.order.len());
         state.locals[..cpus].iter().for_each(|local| out.extend_from_slice(&local.to_ne_bytes()));
-        out.extend_from_slice(&[state.started, state.ended, state.kicked, state.last, state.preemptions]);
+        out.extend_from_slice(&[state.started, state.ended, state.kicked, state.asleep, state.last, state.preemptions]);
         out.extend_from_slice(&state.interrupts_left[..cpus]);
         out.extend_from_slice(&state.nesting[..cpus]);
         state.ghosts[..self.model.words.len()].iter().for_each(|ghost| ghost.bytes(out));
@@ -805,7 +810,8 @@ impl<'m, 'w> Explorer<'m, 'w> {
         Ok(())
     }
 
-    /// A sleep: over at once if the cell no longer holds the value; else when kicked, before or after.
+    /// A sleep. It may end at any time, and then has read nothing that the code could rely on; it must end only after a
+    /// kick. The look comes first: who has fallen asleep does not notice that the cell changes.
     fn wait(
         &mut self,
         state: State,
@@ -815,20 +821,24 @@ impl<'m, 'w> Explorer<'m, 'w> {
         value: u32,
         emit: &mut dyn FnMut(&mut Self, State),
     ) -> Result<(), Stop> {
-        if state.kicked & 1 << cpu != 0 {
+        let bit = 1 << cpu;
+        let is_kicked = state.kicked & bit != 0;
+        let readable = state.memory.readable(cpu, cell);
+        let may_hold = state.memory.of(cell)[readable].iter().any(|m| m.value == value);
+        if may_hold && (state.asleep | state.kicked) & bit == 0 {
             let mut state = state.clone();
-            state.kicked &= !(1 << cpu);
-            self.answer(state, cpu, op, 0, || "woken".to_owned(), Phase::Stores, emit)?;
-        }
-        for index in state.memory.readable(cpu, cell) {
-            let seen = state.memory.of(cell)[index].value;
-            if seen != value {
-                let mut state = state.clone();
-                state.memory.read(cpu, cell, index, self.order_of(op.access));
-                self.answer(state, cpu, op, 0, || format!("not asleep: {seen:#x}"), Phase::Loads, emit)?;
+            state.asleep |= bit;
+            self.record(cpu, &op, || "falls asleep".to_owned());
+            emit(self, state);
+            if self.tracing {
+                self.micros.pop();
             }
         }
-        Ok(())
+        let mut state = state;
+        state.kicked &= !bit;
+        state.asleep &= !bit;
+        let how = || if is_kicked { "kicked".to_owned() } else { "goes on".to_owned() };
+        self.answer(state, cpu, op, 0, how, Phase::Loads, emit)
     }
 
     fn granted(&mut self, state: &mut State, cpu: usize, op: Op) -> Result<(), Stop> {
