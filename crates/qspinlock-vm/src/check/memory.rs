@@ -57,6 +57,8 @@ pub(crate) struct Memory {
     pub(crate) cpus: Vec<Views>,
     /// What the SC fences so far have seen, together.
     sc: View,
+    /// For each CPU, what those knew who have kicked it since it last woke.
+    kicks: Vec<View>,
 }
 
 impl Memory {
@@ -66,7 +68,13 @@ impl Memory {
         counts[..cells].fill(1);
         let views = Views { current: View::ZERO, acquire: View::ZERO, release: View::ZERO };
         let first = Message { value: 0, from_rmw: false, view: View::ZERO };
-        Self { messages: vec![first; cells], counts, cpus: vec![views; cpus], sc: View::ZERO }
+        Self {
+            messages: vec![first; cells],
+            counts,
+            cpus: vec![views; cpus],
+            sc: View::ZERO,
+            kicks: vec![View::ZERO; cpus],
+        }
     }
 
     fn start(&self, cell: usize) -> usize {
@@ -134,6 +142,7 @@ impl Memory {
             shift(&mut views.release);
         }
         shift(&mut self.sc);
+        self.kicks.iter_mut().for_each(shift);
 
         let views = &mut self.cpus[cpu];
         views.current.0[cell] = at as u8;
@@ -164,6 +173,19 @@ impl Memory {
         }
     }
 
+    /// A kick happens before the end of the sleep that it ends, as if it passed a message.
+    pub(crate) fn kick(&mut self, cpu: usize, target: usize) {
+        self.kicks[target].join(&self.cpus[cpu].current);
+    }
+
+    /// A sleep has ended, by the kicks so far.
+    pub(crate) fn wake(&mut self, cpu: usize) {
+        let kicks = std::mem::replace(&mut self.kicks[cpu], View::ZERO);
+        let views = &mut self.cpus[cpu];
+        views.current.join(&kicks);
+        views.acquire.join(&kicks);
+    }
+
     /// A CPU touches plain data. False if it does not know of the last touch: a race.
     ///
     /// Such a cell has one message, whose value says whether it was touched at all; a view of 1 knows of the last.
@@ -178,6 +200,7 @@ impl Memory {
             views.release.0[cell] = 0;
         }
         self.sc.0[cell] = 0;
+        self.kicks.iter_mut().for_each(|view| view.0[cell] = 0);
         self.cpus[cpu].current.0[cell] = 1;
         self.cpus[cpu].acquire.0[cell] = 1;
         known
@@ -192,6 +215,7 @@ impl Memory {
     /// What a CPU that has ended knows is known to nobody.
     pub(crate) fn end(&mut self, cpu: usize) {
         self.cpus[cpu] = Views { current: View::ZERO, acquire: View::ZERO, release: View::ZERO };
+        self.kicks[cpu] = View::ZERO;
     }
 
     /// Forgets what nobody can tell apart: messages that no running CPU may read any more, and the difference between
@@ -224,6 +248,7 @@ impl Memory {
         };
         self.messages.iter_mut().for_each(|m| renumber(&mut m.view));
         renumber(&mut self.sc);
+        self.kicks.iter_mut().for_each(renumber);
         for views in &mut self.cpus {
             renumber(&mut views.current);
             if fences {
@@ -251,5 +276,6 @@ impl Memory {
             }
         }
         out.extend_from_slice(&self.sc.0[..cells]);
+        self.kicks.iter().for_each(|view| out.extend_from_slice(&view.0[..cells]));
     }
 }

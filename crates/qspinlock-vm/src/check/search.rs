@@ -669,6 +669,7 @@ impl<'m, 'w> Explorer<'m, 'w> {
                 Kind::Kick(target) => {
                     let mut state = state;
                     state.kicked |= 1 << target;
+                    state.memory.kick(cpu, usize::from(target));
                     self.answer(state, cpu, op, 0, || format!("cpu {target}"), Phase::Stores, emit)
                 }
                 Kind::Return => {
@@ -835,6 +836,7 @@ impl<'m, 'w> Explorer<'m, 'w> {
             }
         }
         let mut state = state;
+        state.memory.wake(cpu);
         state.kicked &= !bit;
         state.asleep &= !bit;
         let how = || if is_kicked { "kicked".to_owned() } else { "goes on".to_owned() };
