@@ -147,6 +147,8 @@ struct State {
     kicked: u8,
     /// Sleeps, and will not look at the cell again.
     asleep: u8,
+    /// Has woken for no reason.
+    roused: u8,
     interrupts_left: [u8; MAX_CPUS],
     /// Handlers that run on each CPU, one over the other.
     nesting: [u8; MAX_CPUS],
@@ -289,6 +291,7 @@ impl<'m, 'w> Explorer<'m, 'w> {
             ended: 0,
             kicked: 0,
             asleep: 0,
+            roused: 0,
             interrupts_left: [self.model.interrupts; MAX_CPUS],
             nesting: [0; MAX_CPUS],
             ghosts: [Ghost::default(); MAX_WORDS],
@@ -523,7 +526,8 @@ impl<'m, 'w> Explorer<'m, 'w> {
         out.clear();
         state.memory.bytes(out, self.order.len());
         state.locals[..cpus].iter().for_each(|local| out.extend_from_slice(&local.to_ne_bytes()));
-        out.extend_from_slice(&[state.started, state.ended, state.kicked, state.asleep, state.last, state.preemptions]);
+        out.extend_from_slice(&[state.started, state.ended, state.kicked, state.asleep, state.roused]);
+        out.extend_from_slice(&[state.last, state.preemptions]);
         out.extend_from_slice(&state.interrupts_left[..cpus]);
         out.extend_from_slice(&state.nesting[..cpus]);
         state.ghosts[..self.model.words.len()].iter().for_each(|ghost| ghost.bytes(out));
@@ -579,6 +583,8 @@ impl<'m, 'w> Explorer<'m, 'w> {
         if self.model.interrupts > 0 && state.interrupts_left[cpu] > 0 {
             let mut state = state.clone();
             state.interrupts_left[cpu] -= 1;
+            // It ends a sleep; the sleeper looks again.
+            state.asleep &= !(1 << cpu);
             let answer = INTERRUPT | Answer::from(state.nesting[cpu]);
             state.nesting[cpu] += 1;
             self.answer(state, cpu, op, answer, || "an interrupt arrives".to_owned(), phase, emit)?;
@@ -811,8 +817,10 @@ impl<'m, 'w> Explorer<'m, 'w> {
         Ok(())
     }
 
-    /// A sleep. It may end at any time, and then has read nothing that the code could rely on; it must end only after a
-    /// kick. The look comes first: who has fallen asleep does not notice that the cell changes.
+    /// A sleep: over if the cell no longer holds the value, when kicked, before or after, and once for no reason. More
+    /// often would be loops without end, to a search that tells local states apart by what was answered.
+    ///
+    /// The look comes first: who has fallen asleep does not notice that the cell changes.
     fn wait(
         &mut self,
         state: State,
@@ -823,10 +831,18 @@ impl<'m, 'w> Explorer<'m, 'w> {
         emit: &mut dyn FnMut(&mut Self, State),
     ) -> Result<(), Stop> {
         let bit = 1 << cpu;
-        let is_kicked = state.kicked & bit != 0;
-        let readable = state.memory.readable(cpu, cell);
-        let may_hold = state.memory.of(cell)[readable].iter().any(|m| m.value == value);
-        if may_hold && (state.asleep | state.kicked) & bit == 0 {
+        let (is_kicked, is_asleep) = (state.kicked & bit != 0, state.asleep & bit != 0);
+        let mut may_hold = false;
+        for index in state.memory.readable(cpu, cell).filter(|_| !is_asleep) {
+            let seen = state.memory.of(cell)[index].value;
+            may_hold |= seen == value;
+            if seen != value {
+                let mut state = state.clone();
+                state.memory.read(cpu, cell, index, self.order_of(op.access));
+                self.answer(state, cpu, op, 0, || format!("not asleep: {seen:#x}"), Phase::Loads, emit)?;
+            }
+        }
+        if may_hold && !is_kicked {
             let mut state = state.clone();
             state.asleep |= bit;
             self.record(cpu, &op, || "falls asleep".to_owned());
@@ -835,12 +851,16 @@ impl<'m, 'w> Explorer<'m, 'w> {
                 self.micros.pop();
             }
         }
-        let mut state = state;
-        state.memory.wake(cpu);
-        state.kicked &= !bit;
-        state.asleep &= !bit;
-        let how = || if is_kicked { "kicked".to_owned() } else { "goes on".to_owned() };
-        self.answer(state, cpu, op, 0, how, Phase::Loads, emit)
+        if is_kicked || state.roused & bit == 0 {
+            let mut state = state;
+            state.memory.wake(cpu);
+            state.roused |= if is_kicked { 0 } else { bit };
+            state.kicked &= !bit;
+            state.asleep &= !bit;
+            let how = || if is_kicked { "kicked".to_owned() } else { "wakes for no reason".to_owned() };
+            self.answer(state, cpu, op, 0, how, Phase::Loads, emit)?;
+        }
+        Ok(())
     }
 
     fn granted(&mut self, state: &mut State, cpu: usize, op: Op) -> Result<(), Stop> {
