@@ -17,6 +17,7 @@ use itertools::Itertools;
 use judges::program::Program;
 use judges::watchdog::Watchdog;
 use judges::{Behaviour, Final, axioms, checked};
+use qspinlock::queue::{Cpu, Tail};
 use qspinlock_vm::check::{Keep, Lock, Outcome, Scenario, Search, Verdict};
 use random::Mix;
 
@@ -112,14 +113,17 @@ fn up_to_numbering(end: &Final, cpus: usize) -> Final {
     orders.map(renumbered).min().expect("there is an order")
 }
 
-/// A cell, or a register `r<cpu><step>`. A link names a node by its code: CPU + 1, and two bits for its level.
+/// A cell, or a register `r<cpu><step>`. A link names a node by its code.
 fn renumber(name: &str, value: u32, order: &[usize]) -> (String, u32) {
     let Some(at) = name.find(|c: char| c.is_ascii_digit()) else { return (name.to_owned(), value) };
     let cpu = name[at..=at].parse::<usize>().expect("a digit");
     let renamed = format!("{}{}{}", &name[..at], order[cpu], &name[at + 1..]);
-    let is_link = name.ends_with(".next") && value != 0;
-    let linked = || (order[(value >> 2) as usize - 1] as u32 + 1) << 2 | value & 3;
-    (renamed, if is_link { linked() } else { value })
+    let link = if name.ends_with(".next") { Tail::from_code(value) } else { None };
+    let numbered = |link: Tail| {
+        let cpu = Cpu::new(order[link.cpu().index()] as u32).expect("few CPUs");
+        Tail::new(cpu, link.level()).code()
+    };
+    (renamed, link.map_or(value, numbered))
 }
 
 #[test]

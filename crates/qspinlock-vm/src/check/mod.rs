@@ -8,8 +8,11 @@ mod ghost;
 mod machine;
 mod memory;
 mod op;
+mod property;
 mod scenario;
 mod search;
+mod step;
+mod store;
 mod trace;
 
 pub use audit::{Fate, Finding, audit, weaker};
@@ -18,5 +21,5 @@ pub use ghost::Promises;
 pub use machine::{CheckCell, CheckMachine, Plain, World};
 pub use op::CellId;
 pub use scenario::{Handler, Lock, Scenario};
-pub use search::{Broken, MAX_CPUS, Model, Outcome, Search, Verdict, explore, replay};
+pub use search::{Broken, Finals, MAX_CPUS, Model, Outcome, Search, Verdict, explore, replay};
 pub use trace::{Micro, Trace};

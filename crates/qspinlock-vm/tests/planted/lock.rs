@@ -30,7 +30,7 @@ pub(crate) enum Bug {
 
 const LOCKED: u32 = 1;
 const PENDING: u32 = 1 << 8;
-const TAIL: u32 = !0 << 11;
+const TAIL: u32 = !0 << 10;
 
 // The checker knows the steps of a queue by these names.
 const TRY: Access = Access::acquire("word.try", "word.release");
@@ -60,7 +60,7 @@ fn tail_of(cpu: usize) -> Tail {
 }
 
 fn bits(cpu: usize) -> u32 {
-    tail_of(cpu).code() << 11
+    tail_of(cpu).code() << 10
 }
 
 impl Shared {

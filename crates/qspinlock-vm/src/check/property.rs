@@ -1,0 +1,66 @@
+//! What must hold of a state: somebody can go on, or all have ended and left nothing behind.
+
+use super::op::{CellId, Kind};
+use super::search::{Explorer, State};
+
+impl Explorer<'_, '_> {
+    /// Whether a CPU that stands at an await, or sleeps, can go on.
+    pub(super) fn can_go(&mut self, state: &State, cpu: usize) -> bool {
+        let op = *self.automaton.op(state.locals[cpu]);
+        match op.kind {
+            Kind::Await(_) => {
+                let Some(&cell) = self.dense.get(&op.cell) else { return true };
+                let readable = state.memory.readable(cpu, usize::from(cell));
+                let values: Vec<u32> = state.memory.of(usize::from(cell))[readable].iter().map(|m| m.value).collect();
+                values.into_iter().any(|v| self.automaton.decide(state.locals[cpu], v).is_some())
+            }
+            Kind::Wait(_) => state.asleep & !state.kicked & 1 << cpu == 0,
+            _ => true,
+        }
+    }
+
+    /// A CPU that has not ended, if none can go on. Interrupts may arrive, but nothing says that they will.
+    pub(super) fn hang(&mut self, state: &State) -> Option<String> {
+        let running: Vec<usize> = (0..self.cpus()).filter(|cpu| state.ended & 1 << cpu == 0).collect();
+        if running.is_empty() || running.iter().any(|&cpu| self.goes_on(state, cpu)) {
+            return None;
+        }
+        let at: Vec<String> = running
+            .iter()
+            .map(|&cpu| {
+                let op = self.automaton.op(state.locals[cpu]);
+                format!("cpu {cpu} waits for ever at {} ({})", op.access.name, self.name(op.cell))
+            })
+            .collect();
+        Some(format!("hang: {}", at.join("; ")))
+    }
+
+    /// Whether a CPU is sure to go on. An await may still find an old value that satisfies, but nothing makes it find
+    /// that one; sooner or later it sees the newest. A sleeper may wake for no reason, but need not.
+    fn goes_on(&mut self, state: &State, cpu: usize) -> bool {
+        let op = *self.automaton.op(state.locals[cpu]);
+        let Some(&cell) = self.dense.get(&op.cell) else { return true };
+        match op.kind {
+            Kind::Await(_) => {
+                let newest = state.memory.newest(usize::from(cell));
+                self.automaton.decide(state.locals[cpu], newest).is_some()
+            }
+            Kind::Wait(_) => state.asleep & !state.kicked & 1 << cpu == 0,
+            _ => true,
+        }
+    }
+
+    /// What is left behind when all have ended, if that must be nothing.
+    pub(super) fn unclean(&self, state: &State) -> Option<String> {
+        let all = (1_u16 << self.cpus()) - 1;
+        if !self.model.ends_clean || u16::from(state.ended) != all {
+            return None;
+        }
+        let is_word_or_depth =
+            |id: &CellId| self.model.words.contains(id) || self.infos[usize::from(*id)].private_to.is_some();
+        self.order.iter().filter(|id| is_word_or_depth(id)).find_map(|id| {
+            let value = state.memory.newest(usize::from(self.dense[id]));
+            (value != 0).then(|| format!("trace: {} ends as {value:#x}", self.name(*id)))
+        })
+    }
+}

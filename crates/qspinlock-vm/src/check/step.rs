@@ -1,0 +1,362 @@
+//! One step of a CPU: a block of operations that nobody comes between, along every answer that the memory can give.
+
+use qspinlock::machine::{Access, Ordering};
+use qspinlock::queue::{Cpu, Tail};
+
+use super::automaton::LocalId;
+use super::op::{Answer, INTERRUPT, Kind, NO_CELL, Op, no};
+use super::search::{Explorer, State, Stop};
+use super::trace::Micro;
+
+/// How far a block has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Start,
+    Loads,
+    Stores,
+}
+
+/// Blocks longer than this are loops that never await.
+const MOST_IN_A_BLOCK: usize = 2_000;
+
+impl Explorer<'_, '_> {
+    /// Follows a CPU from an operation to the end of its block, along every answer.
+    pub(super) fn block(
+        &mut self,
+        mut state: State,
+        cpu: usize,
+        phase: Phase,
+        emit: &mut dyn FnMut(&mut Self, State),
+    ) -> Result<(), Stop> {
+        let local = state.locals[cpu];
+        let op = *self.automaton.op(local);
+        if self.depth > MOST_IN_A_BLOCK {
+            return Err(Stop::Broken(format!("livelock: cpu {cpu} loops at {} without an await", op.access.name)));
+        }
+        if !self.fits(phase, &op) {
+            if self.search.collect {
+                state.memory.collect(|cpu| state.ended & 1 << cpu == 0, self.fences);
+            }
+            emit(self, state);
+            return Ok(());
+        }
+        match op.kind {
+            Kind::Done => {
+                state.ended |= 1 << cpu;
+                state.memory.end(cpu);
+                if self.search.collect {
+                    state.memory.collect(|cpu| state.ended & 1 << cpu == 0, self.fences);
+                }
+                emit(self, state);
+                return Ok(());
+            }
+            Kind::Panicked => return Err(Stop::Broken(format!("panic: cpu {cpu}: {}", self.automaton.panic(local)))),
+            _ => {}
+        }
+        if self.model.interrupts > 0 && state.interrupts_left[cpu] > 0 {
+            let mut state = state.clone();
+            state.interrupts_left[cpu] -= 1;
+            // It ends a sleep; the sleeper looks again.
+            state.asleep &= !(1 << cpu);
+            let answer = INTERRUPT | Answer::from(state.nesting[cpu]);
+            state.nesting[cpu] += 1;
+            self.answer(state, cpu, op, answer, || "an interrupt arrives".to_owned(), phase, emit)?;
+        }
+        self.answers(state, cpu, op, phase, emit)
+    }
+
+    /// Whether an operation may follow in the same block.
+    fn fits(&self, phase: Phase, op: &Op) -> bool {
+        if phase == Phase::Start {
+            return true;
+        }
+        if !self.search.blocks {
+            return false;
+        }
+        let is_private = op.cell != NO_CELL && self.infos[usize::from(op.cell)].private_to.is_some();
+        match op.kind {
+            _ if is_private => true,
+            Kind::Await(_) | Kind::Wait(_) | Kind::Done => false,
+            Kind::Load | Kind::AwaitFor(_) | Kind::Cas { .. } | Kind::Update(_) | Kind::Kick(_) => {
+                phase == Phase::Loads
+            }
+            Kind::Fence => phase == Phase::Loads || self.order_of(op.access) != Ordering::SeqCst,
+            Kind::Store(_) | Kind::Touch | Kind::Choose(_) | Kind::Return | Kind::Panicked => true,
+        }
+    }
+
+    fn order_of(&self, access: Access) -> Ordering {
+        self.search.orders.get(access.name).copied().unwrap_or(access.order)
+    }
+
+    /// Goes on with an answer.
+    #[allow(clippy::too_many_arguments, reason = "one step: who, what, with which answer, and where to")]
+    fn answer(
+        &mut self,
+        mut state: State,
+        cpu: usize,
+        op: Op,
+        answer: Answer,
+        how: impl Fn() -> String,
+        phase: Phase,
+        emit: &mut dyn FnMut(&mut Self, State),
+    ) -> Result<(), Stop> {
+        self.record(cpu, &op, how);
+        state.locals[cpu] = self.automaton.step(state.locals[cpu], answer);
+        self.depth += 1;
+        let result = self.block(state, cpu, phase, emit);
+        self.depth -= 1;
+        if result.is_ok() && self.tracing {
+            self.micros.pop();
+        }
+        result
+    }
+
+    /// Notes an access, if this is for a trace.
+    fn record(&mut self, cpu: usize, op: &Op, how: impl Fn() -> String) {
+        if self.tracing {
+            self.micros.push(Micro::new(cpu, op, self.order_of(op.access), how(), self.name(op.cell)));
+        }
+    }
+
+    /// Every answer that the memory can give.
+    fn answers(
+        &mut self,
+        state: State,
+        cpu: usize,
+        op: Op,
+        phase: Phase,
+        emit: &mut dyn FnMut(&mut Self, State),
+    ) -> Result<(), Stop> {
+        let order = self.order_of(op.access);
+        if op.cell != NO_CELL && op.access.name != "plain" && !self.accesses.iter().any(|a| a.name == op.access.name) {
+            self.accesses.push(op.access);
+        }
+        let loads = if phase == Phase::Start { Phase::Loads } else { phase };
+        if op.cell == NO_CELL {
+            return match op.kind {
+                Kind::Fence => {
+                    if !self.fences {
+                        self.fences = true;
+                        return Err(Stop::Restart);
+                    }
+                    let mut state = state;
+                    state.memory.fence(cpu, order);
+                    let then = if order == Ordering::SeqCst { Phase::Stores } else { loads };
+                    self.answer(state, cpu, op, 0, String::new, then, emit)
+                }
+                Kind::Kick(target) => {
+                    let mut state = state;
+                    state.kicked |= 1 << target;
+                    state.memory.kick(cpu, usize::from(target));
+                    self.answer(state, cpu, op, 0, || format!("cpu {target}"), Phase::Stores, emit)
+                }
+                Kind::Return => {
+                    let mut state = state;
+                    state.nesting[cpu] -= 1;
+                    self.answer(state, cpu, op, 0, String::new, phase, emit)
+                }
+                Kind::Choose(n) => (0..n).try_for_each(|choice| {
+                    self.answer(state.clone(), cpu, op, choice.into(), || choice.to_string(), loads, emit)
+                }),
+                _ => unreachable!("every other operation has a cell"),
+            };
+        }
+        let info = &self.infos[usize::from(op.cell)];
+        let (is_plain, private_to) = (info.plain, info.private_to);
+        let cell = self.place(op.cell)?;
+        let mut state = state;
+        if is_plain {
+            if !state.memory.touch(cpu, cell) {
+                self.record(cpu, &op, || "not after the last touch".to_owned());
+                return Err(Stop::Broken(format!("race: cpu {cpu} touches {} too early", self.name(op.cell))));
+            }
+            return self.answer(state, cpu, op, 0, String::new, loads, emit);
+        }
+        if let Some(owner) = private_to {
+            return self.private(state, cpu, owner, cell, op, loads, emit);
+        }
+        match op.kind {
+            Kind::Store(value) => {
+                let places: Vec<usize> = state.memory.places(cpu, cell).collect();
+                for at in places {
+                    let mut state = state.clone();
+                    let last = state.memory.of(cell).len();
+                    state.memory.write(cpu, cell, at, value, order);
+                    if op.access.name == "node.grant" {
+                        self.granted(&mut state, cpu, op)?;
+                    }
+                    let how = || match last - at {
+                        0 => format!("{value:#x}"),
+                        n => format!("{value:#x}, {n} before the newest"),
+                    };
+                    self.answer(state, cpu, op, 0, how, Phase::Stores, emit)?;
+                }
+                Ok(())
+            }
+            Kind::Wait(value) => self.wait(state, cpu, cell, op, value, emit),
+            _ => self.reads(state, cpu, cell, op, loads, emit),
+        }
+    }
+
+    /// A cell of one CPU's own: no messages, no order.
+    #[allow(clippy::too_many_arguments, reason = "one step: who, what, and where to")]
+    fn private(
+        &mut self,
+        mut state: State,
+        cpu: usize,
+        owner: usize,
+        cell: usize,
+        op: Op,
+        phase: Phase,
+        emit: &mut dyn FnMut(&mut Self, State),
+    ) -> Result<(), Stop> {
+        if cpu != owner {
+            return Err(Stop::Broken(format!("private: cpu {cpu} touches {}", self.name(op.cell))));
+        }
+        let value = state.memory.private(cell);
+        let (answer, shown) = match op.kind {
+            Kind::Load => (Answer::from(*value), *value),
+            Kind::Store(new) => {
+                *value = new;
+                (0, new)
+            }
+            _ => return Err(Stop::Broken(format!("private: {} is only loaded and stored", self.name(op.cell)))),
+        };
+        self.answer(state, cpu, op, answer, || format!("{shown:#x}"), phase, emit)
+    }
+
+    /// Loads, awaits and read-modify-writes: one answer, or two, for each message that may be read.
+    fn reads(
+        &mut self,
+        state: State,
+        cpu: usize,
+        cell: usize,
+        op: Op,
+        loads: Phase,
+        emit: &mut dyn FnMut(&mut Self, State),
+    ) -> Result<(), Stop> {
+        let order = self.order_of(op.access);
+        let local = state.locals[cpu];
+        let last = state.memory.of(cell).len() - 1;
+        // Of relaxed reads after which the code goes on alike, the oldest stands for all: see the module's docs.
+        let mut gone_on: Vec<LocalId> = Vec::new();
+        let is_dominated = |me: &mut Self, gone_on: &mut Vec<LocalId>, order: Ordering, answer: Answer| {
+            if !me.search.oldest || me.fences || order != Ordering::Relaxed {
+                return false;
+            }
+            let next = me.automaton.step(local, answer);
+            let seen = gone_on.contains(&next);
+            gone_on.push(next);
+            seen
+        };
+        for index in state.memory.readable(cpu, cell) {
+            let value = state.memory.of(cell)[index].value;
+            let decision = match op.kind {
+                Kind::Load => Some(value),
+                Kind::Cas { old, new } => (value == old).then_some(new),
+                _ => self.automaton.decide(local, value),
+            };
+            let age = || if index == last { String::new() } else { format!(", {} before the newest", last - index) };
+            let (order, answer) = match (op.kind, decision) {
+                (Kind::Cas { .. } | Kind::Update(_), Some(new)) => {
+                    if state.memory.modifiable(cell, index) {
+                        let mut state = state.clone();
+                        state.memory.modify(cpu, cell, index, new, order);
+                        if let Some(n) = self.model.words.iter().position(|&word| word == op.cell) {
+                            let step = state.ghosts[n].step(self.model.promises, cpu, op.access.name, new);
+                            self.judge(step, cpu, op, || format!("{value:#x} -> {new:#x}"))?;
+                        }
+                        let how = || format!("{value:#x} -> {new:#x}{}", age());
+                        self.answer(state, cpu, op, value.into(), how, Phase::Stores, emit)?;
+                    }
+                    continue;
+                }
+                (Kind::Cas { .. } | Kind::Update(_), None) => (Ordering::Relaxed, no(value)),
+                (Kind::Await(_), None) => continue,
+                (Kind::AwaitFor(_), None) => (order, no(value)),
+                _ => (order, value.into()),
+            };
+            if !is_dominated(self, &mut gone_on, order, answer) {
+                let mut state = state.clone();
+                state.memory.read(cpu, cell, index, order);
+                let how = || {
+                    let verb = if answer == no(value) { "no: " } else { "" };
+                    format!("{verb}{value:#x}{}", age())
+                };
+                self.answer(state, cpu, op, answer, how, loads, emit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A sleep: over if the cell no longer holds the value, when kicked, before or after, and once for no reason. More
+    /// often would be loops without end, to a search that tells local states apart by what was answered.
+    ///
+    /// The look comes first: who has fallen asleep does not notice that the cell changes.
+    fn wait(
+        &mut self,
+        state: State,
+        cpu: usize,
+        cell: usize,
+        op: Op,
+        value: u32,
+        emit: &mut dyn FnMut(&mut Self, State),
+    ) -> Result<(), Stop> {
+        let bit = 1 << cpu;
+        let (is_kicked, is_asleep) = (state.kicked & bit != 0, state.asleep & bit != 0);
+        let mut may_hold = false;
+        for index in state.memory.readable(cpu, cell).filter(|_| !is_asleep) {
+            let seen = state.memory.of(cell)[index].value;
+            may_hold |= seen == value;
+            if seen != value {
+                let mut state = state.clone();
+                state.memory.read(cpu, cell, index, self.order_of(op.access));
+                self.answer(state, cpu, op, 0, || format!("not asleep: {seen:#x}"), Phase::Loads, emit)?;
+            }
+        }
+        if may_hold && !is_kicked {
+            let mut state = state.clone();
+            state.asleep |= bit;
+            self.record(cpu, &op, || "falls asleep".to_owned());
+            emit(self, state);
+            if self.tracing {
+                self.micros.pop();
+            }
+        }
+        if is_kicked || state.roused & bit == 0 {
+            let mut state = state;
+            state.memory.wake(cpu);
+            state.roused |= if is_kicked { 0 } else { bit };
+            state.kicked &= !bit;
+            state.asleep &= !bit;
+            let how = || if is_kicked { "kicked".to_owned() } else { "wakes for no reason".to_owned() };
+            self.answer(state, cpu, op, 0, how, Phase::Loads, emit)?;
+        }
+        Ok(())
+    }
+
+    fn granted(&mut self, state: &mut State, cpu: usize, op: Op) -> Result<(), Stop> {
+        let name = self.name(op.cell);
+        let code = node_code(&name);
+        let Some(ghost) = state.ghosts.iter_mut().find(|ghost| ghost.has(code)) else { return Ok(()) };
+        let verdict = ghost.granted(self.model.promises, cpu, code);
+        self.judge(verdict, cpu, op, String::new)
+    }
+
+    fn judge(&mut self, verdict: Result<(), String>, cpu: usize, op: Op, how: impl Fn() -> String) -> Result<(), Stop> {
+        verdict.map_err(|what| {
+            self.record(cpu, &op, how);
+            Stop::Broken(what)
+        })
+    }
+}
+
+/// The code of the node that a cell's name, `node1.grant` or `node1/2.grant`, speaks of.
+fn node_code(name: &str) -> u16 {
+    let of = name.trim_start_matches("node").split('.').next().unwrap_or_default();
+    let (cpu, level) = of.split_once('/').unwrap_or((of, "0"));
+    let number = |text: &str| text.parse::<u32>().expect("the world named it");
+    let cpu = Cpu::new(number(cpu)).expect("an exploration has few");
+    Tail::new(cpu, number(level) as usize).code() as u16
+}
