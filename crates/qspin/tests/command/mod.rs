@@ -13,6 +13,7 @@ pub(crate) struct Output {
     pub(crate) stderr: String,
 }
 
+#[allow(dead_code, reason = "not every command speaks JSON")]
 impl Output {
     #[track_caller]
     pub(crate) fn json(&self) -> serde_json::Value {
