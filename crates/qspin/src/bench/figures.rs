@@ -1,5 +1,6 @@
 //! The figures that sum a run up, each with the goal it is held against: what the README quotes.
 
+use std::fmt;
 use std::mem::size_of;
 
 use qspinlock::atomic::AtomicCell;
@@ -10,7 +11,7 @@ use super::plan::Scenario;
 use super::row::{Placement, Row};
 use super::verdict::{OURS, groups, median, ratios};
 use crate::locks::{LockName, size_of_lock};
-use crate::ui::{digits, nanos};
+use crate::ui::{Tone, digits, nanos};
 
 /// A block of figures about one thing.
 #[derive(Clone, Debug)]
@@ -23,8 +24,33 @@ pub(super) struct Block {
 pub(super) struct Figure {
     pub(super) what: String,
     pub(super) value: String,
-    /// The goal in words, and whether it is met.
-    pub(super) goal: Option<(String, bool)>,
+    pub(super) goal: Option<Goal>,
+}
+
+/// What a ratio is held against: a bound that it must keep, and one that we would like it to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goal {
+    AimReached,
+    BoundKept,
+    BoundBroken,
+}
+
+impl Goal {
+    fn of(ratio: f64, holds: impl Fn(f64, f64) -> bool, must: f64, aim: f64) -> Self {
+        match (holds(ratio, must), holds(ratio, aim)) {
+            (_, true) => Self::AimReached,
+            (true, false) => Self::BoundKept,
+            (false, false) => Self::BoundBroken,
+        }
+    }
+
+    pub(super) fn tone(self) -> Tone {
+        match self {
+            Self::AimReached => Tone::Good,
+            Self::BoundKept => Tone::Plain,
+            Self::BoundBroken => Tone::Bad,
+        }
+    }
 }
 
 impl Figure {
@@ -32,12 +58,22 @@ impl Figure {
         Self { what: what.into(), value: value.into(), goal: None }
     }
 
-    fn at_most(self, ratio: f64, most: f64) -> Self {
-        Self { goal: Some((format!("at most {}", digits(most)), ratio <= most)), ..self }
+    fn at_most(self, ratio: f64, must: f64, aim: f64) -> Self {
+        Self { goal: Some(Goal::of(ratio, |ratio, most| ratio <= most, must, aim)), ..self }
     }
 
-    fn at_least(self, ratio: f64, least: f64) -> Self {
-        Self { goal: Some((format!("at least {}", digits(least)), ratio >= least)), ..self }
+    fn at_least(self, ratio: f64, must: f64, aim: f64) -> Self {
+        Self { goal: Some(Goal::of(ratio, |ratio, least| ratio >= least, must, aim)), ..self }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::AimReached => "aim reached",
+            Self::BoundKept => "kept, aim missed",
+            Self::BoundBroken => "BOUND BROKEN",
+        })
     }
 }
 
@@ -55,13 +91,14 @@ fn fair_peers_of_ours() -> Vec<LockName> {
 fn alone(rows: &[Row]) -> Block {
     let hot: Vec<&Row> = rows.iter().filter(|row| row.scenario == Scenario::AloneHot).collect();
     let cycles = |lock| median(hot.iter().filter(|r| r.lock == lock).filter_map(|r| r.cycles_per_pair).collect());
-    let against = |(peer, most): (LockName, f64)| {
+    let against = |(peer, must, aim): (LockName, f64, f64)| {
         let ratio = median(ratios(&hot, |row| row.cycles_per_pair, &[peer]))?;
         let value = format!("{} ({} / {} cycles)", digits(ratio), digits(cycles(OURS)?), digits(cycles(peer)?));
-        Some(Figure::plain(format!("{OURS} / {peer}"), value).at_most(ratio, most))
+        Some(Figure::plain(format!("{OURS} / {peer}"), value).at_most(ratio, must, aim))
     };
-    let peers = [(LockName::Spin, 1.05), (LockName::Std, 0.5), (LockName::ParkingLot, 0.5)];
-    Block { title: "Alone, hot: cycles of a lock and unlock", figures: peers.into_iter().filter_map(against).collect() }
+    let peers = [(LockName::Spin, 1.2, 1.05), (LockName::Std, 0.65, 0.5), (LockName::ParkingLot, 0.65, 0.5)];
+    let title = "Alone, hot: cycles of a lock and unlock (spin: at most 1.2, aim 1.05; others: 0.65, aim 0.5)";
+    Block { title, figures: peers.into_iter().filter_map(against).collect() }
 }
 
 fn fair_peers(rows: &[Row]) -> Block {
@@ -75,17 +112,20 @@ fn fair_peers(rows: &[Row]) -> Block {
         let pairs = found.len();
         if let Some(ratio) = median(found) {
             let times = (group.cell.section_ns, group.cell.think_ns);
-            let least = if times == (Some(50), Some(0)) { 1.5 } else { 1.1 };
+            let aim = if times == (Some(50), Some(0)) { 1.5 } else { 1.1 };
             let what = format!(
                 "section {}, think {}, {}",
                 times.0.unwrap_or(0),
                 times.1.unwrap_or(0),
                 group.placement.map_or("-", Placement::name)
             );
-            figures.push(Figure::plain(what, format!("{} (n = {pairs})", digits(ratio))).at_least(ratio, least));
+            figures.push(Figure::plain(what, format!("{} (n = {pairs})", digits(ratio))).at_least(ratio, 0.95, aim));
         }
     }
-    Block { title: "Two pinned threads: throughput, native / best fair peer", figures }
+    Block {
+        title: "Two pinned threads: throughput, native / best fair peer (at least 0.95; aim 1.1, and 1.5 at 50/0)",
+        figures,
+    }
 }
 
 fn tails(rows: &[Row]) -> Block {
@@ -107,10 +147,10 @@ fn tails(rows: &[Row]) -> Block {
             let place = group.placement.map_or("-", Placement::name);
             let what = format!("section {}, {place}: {OURS} / {peer}", group.cell.section_ns.unwrap_or(0));
             let value = format!("{} ({} / {})", digits(ratio), nanos(ours), nanos(theirs));
-            figures.push(Figure::plain(what, value).at_most(ratio, 0.1));
+            figures.push(Figure::plain(what, value).at_most(ratio, 1.0, 0.1));
         }
     }
-    Block { title: "Two pinned threads, no think time: p99.9 of the wait", figures }
+    Block { title: "Two pinned threads, no think time: p99.9 of the wait (below 1, aim 0.1)", figures }
 }
 
 fn memory() -> Block {
@@ -137,6 +177,8 @@ mod tests {
         let block = fair_peers(&rows);
         assert_eq!(block.figures.len(), 1);
         assert!(block.figures[0].value.starts_with("1.40"), "{}", block.figures[0].value);
-        assert_eq!(block.figures[0].goal, Some(("at least 1.50".to_owned(), false)));
+        assert_eq!(block.figures[0].goal, Some(Goal::BoundKept));
+        assert_eq!(Figure::plain("", "").at_least(0.9, 0.95, 1.1).goal, Some(Goal::BoundBroken));
+        assert_eq!(Figure::plain("", "").at_most(0.1, 1.0, 0.1).goal, Some(Goal::AimReached));
     }
 }

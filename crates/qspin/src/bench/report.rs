@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::figures::Block;
+use super::figures::{Block, Goal};
 use super::noise::Noise;
 use super::plan::Scenario;
 use super::plot;
@@ -110,9 +110,8 @@ fn card(block: &Block) -> Markup {
                     tr {
                         td { (figure.what) }
                         td.figure { (figure.value) }
-                        @match &figure.goal {
-                            Some((goal, true)) => td.good { (goal) ": met" },
-                            Some((goal, false)) => td.bad { (goal) ": missed" },
+                        @match figure.goal {
+                            Some(goal) => td class=(goal_class(goal)) { (goal) },
                             None => td {},
                         }
                     }
@@ -247,5 +246,13 @@ fn line(s: &Summary) -> Markup {
             td.figure { (maybe(s.cpu_ns_per_op, nanos)) }
             td.figure { (s.rounds) }
         }
+    }
+}
+
+fn goal_class(goal: Goal) -> &'static str {
+    match goal {
+        Goal::AimReached => "good",
+        Goal::BoundKept => "",
+        Goal::BoundBroken => "bad",
     }
 }

@@ -178,11 +178,7 @@ fn figures_table(block: &Block) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     for figure in &block.figures {
-        let goal = match &figure.goal {
-            Some((goal, true)) => ui::text(format!("goal {goal}: met"), Tone::Good),
-            Some((goal, false)) => ui::text(format!("goal {goal}: MISSED"), Tone::Bad),
-            None => ui::text("", Tone::Plain),
-        };
+        let goal = figure.goal.map_or(ui::text("", Tone::Plain), |goal| ui::text(goal, goal.tone()));
         table.add_row(vec![
             ui::text(format!("   {}", figure.what), Tone::Plain),
             ui::text(&figure.value, Tone::Strong),
