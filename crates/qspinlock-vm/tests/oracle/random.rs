@@ -36,14 +36,17 @@ impl Mix {
 pub(crate) fn program(rng: &mut Rng, mix: Mix) -> Program {
     let threads = rng.usize(2..=3);
     let cells = rng.usize(1..=3);
-    let mut thread =
-        |_| (0..rng.usize(if mix.fenced { 3..=4 } else { 2..=4 })).map(|_| step(rng, mix, cells)).collect::<Vec<_>>();
+    let mut thread = |_| {
+        let length = rng.usize(if mix.fenced { 3..=4 } else { 2..=4 });
+        let mut steps: Vec<Step> = (0..length).map(|_| step(rng, mix, cells)).collect();
+        if mix.fenced {
+            let amid = rng.usize(1..length - 1);
+            steps[amid] = Step { action: Action::Fence, cell: 0, order: Ordering::SeqCst, to: String::new() };
+        }
+        steps
+    };
     let mut threads: Vec<Vec<Step>> =
         if mix.symmetric { vec![thread(0); threads] } else { (0..threads).map(thread).collect() };
-    for steps in threads.iter_mut().filter(|steps| mix.fenced && steps.len() > 2) {
-        let amid = rng.usize(1..steps.len() - 1);
-        steps[amid] = Step { action: Action::Fence, cell: 0, order: Ordering::SeqCst, to: String::new() };
-    }
     for (n, steps) in threads.iter_mut().enumerate() {
         for (m, step) in steps.iter_mut().enumerate().filter(|(_, step)| step.action.reads()) {
             step.to = format!("r{n}{m}");
