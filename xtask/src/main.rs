@@ -6,12 +6,12 @@ mod suites;
 use std::process::{Command, ExitCode};
 
 const HELP: &str = "\
-usage: cargo xtask STEP
+usage: cargo xtask STEP...
 
   test    every test of the workspace, in both forms of the lock word
   lint    formatting, clippy and docs with warnings as errors, the rules of the house
   build   the builds that no test makes: without std, other feature sets
-  smoke   the main job, shortened, and a short torture run
+  smoke   the commands: probe, torture and check, and the main job, shortened
   ci      all of them, as CI does
 ";
 
@@ -20,21 +20,28 @@ type Step = Result<(), String>;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let steps: &[fn() -> Step] = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["test"] => &[suites::run],
-        ["lint"] => &[lint],
-        ["build"] => &[build],
-        ["smoke"] => &[smoke],
-        ["ci"] => &[lint, build, smoke, suites::run],
-        ["help" | "--help" | "-h"] => {
-            print!("{HELP}");
-            return ExitCode::SUCCESS;
+    let mut steps: Vec<fn() -> Step> = Vec::new();
+    for arg in &args {
+        match arg.as_str() {
+            "test" => steps.push(suites::run),
+            "lint" => steps.push(lint),
+            "build" => steps.push(build),
+            "smoke" => steps.push(smoke),
+            "ci" => steps.extend([lint as fn() -> Step, build, smoke, suites::run]),
+            "help" | "--help" | "-h" => {
+                print!("{HELP}");
+                return ExitCode::SUCCESS;
+            }
+            _ => {
+                eprint!("xtask: unknown step '{arg}'\n\n{HELP}");
+                return ExitCode::from(2);
+            }
         }
-        _ => {
-            eprint!("{HELP}");
-            return ExitCode::from(2);
-        }
-    };
+    }
+    if steps.is_empty() {
+        eprint!("{HELP}");
+        return ExitCode::from(2);
+    }
     for step in steps {
         if let Err(why) = step() {
             eprintln!("xtask: FAILED: {why}");
@@ -56,8 +63,7 @@ fn lint() -> Step {
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     cargo(&["clippy", "--package", "qspinlock", "--features", "portable", "--", "-D", "warnings"])?;
     cargo(&["clippy", "--package", "qspinlock", "--no-default-features", "--", "-D", "warnings"])?;
-    // Safe: this process has one thread.
-    // SAFETY: no other thread reads the environment.
+    // SAFETY: this process has one thread.
     unsafe { std::env::set_var("RUSTDOCFLAGS", "-D warnings") };
     cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"])?;
     house::check()
@@ -73,5 +79,7 @@ fn build() -> Step {
 fn smoke() -> Step {
     cargo(&["run", "--release", "--", "probe"])?;
     cargo(&["run", "--release", "--", "torture", "--seconds", "5"])?;
+    cargo(&["run", "--release", "--", "check", "--all"])?;
+    cargo(&["run", "--release", "--", "check", "--weaken"])?;
     cargo(&["run", "--release", "--", "bench", "--quick"])
 }

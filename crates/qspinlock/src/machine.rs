@@ -129,7 +129,12 @@ pub trait ConstCell: Cell {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Budget {
     /// So many looks at the cell, at least one. A checker may give up at any time, so that no counter is state.
-    Spins(u32),
+    Looks {
+        /// How many.
+        most: u32,
+        /// Pauses between two of them. Many, where a look gets in the way of whom it waits for.
+        apart: u32,
+    },
     /// Until [`Machine::now`] reaches this, in nanoseconds. At least one look is taken.
     Until(u64),
 }
@@ -218,12 +223,14 @@ pub unsafe trait Machine {
         0
     }
 
-    /// Sleeps until [`kick`](Self::kick)ed, unless the cell no longer holds `value`. May return at any time, but
-    /// must not sleep through a kick that came after it looked. Returning at once is correct, and the default.
+    /// Sleeps until [`kick`](Self::kick)ed, unless the cell does not hold `value` when it looks, once, before it sleeps.
+    /// A kick that comes before is kept for the next wait, or for this one. May return at any time, so a caller looks
+    /// again; returning at once is correct, and the default. What a kicker did before its kick is visible after the
+    /// wait that it ends.
     #[track_caller]
     fn wait(&self, _cell: &Self::Cell, _value: u32, _access: Access) {}
 
-    /// Wakes a CPU that is in [`wait`](Self::wait) or about to be: sticky with respect to the look `wait` takes.
+    /// Wakes a CPU that is in [`wait`](Self::wait), or makes its next one return at once. Harmless if it is awake.
     #[track_caller]
     fn kick(&self, _cpu: Cpu) {}
 

@@ -36,7 +36,7 @@
 //! It also decides where `Acquire` belongs: on the claim, not on the wait before it. Between the two another owner
 //! may have come and gone, and its critical section must be visible as well.
 
-use crate::machine::{Access, Cell, ConstCell, Machine};
+use crate::machine::{Access, Budget, Cell, ConstCell, Machine};
 use crate::queue::Tail;
 
 const LOCKED: u32 = 1;
@@ -171,9 +171,8 @@ impl<C: Cell> LockWord<C> {
         self.0.store_low8(0, RELEASE);
     }
 
-    /// Waits, for so many looks, until a hand-over to the pending waiter is not in flight.
-    pub(crate) fn settle<M: Machine<Cell = C>>(&self, m: &M, looks: u32) -> Value {
-        let budget = crate::machine::Budget::Spins(looks);
+    /// Waits a while until a hand-over to the pending waiter is not in flight.
+    pub(crate) fn settle<M: Machine<Cell = C>>(&self, m: &M, budget: Budget) -> Value {
         let seen = m.until_for(&self.0, PEEK, budget, |v| !Value(v).is_handover());
         Value(seen.unwrap_or_else(|still| still))
     }

@@ -15,8 +15,8 @@
 //! | 11 | the memory node was packed into the nesting counter | no memory nodes yet |
 //! | 12 | halting with interrupts on confused what was saved | nobody sleeps yet |
 //! | 13 | the hand-off stored to a line of its own | the link and the grant are in one line: `queue::Slot` |
-//! | 14 | bare metal ran the fall-back since that was the default | nothing is selected yet |
-//! | 15 | a user's wish was overruled by a missing feature | nothing is selected yet |
+//! | 14 | bare metal ran the fall-back since that was the default | the rows of `select` |
+//! | 15 | a user's wish was overruled by a missing feature | the rows of `select` |
 //! | 16 | accesses of several widths to one word | `trap_16` |
 //! | 17 | a waiter queued behind the context that it had interrupted | `trap_17` |
 //! | 18 | the table of held locks lagged behind the lock | no such table yet |
@@ -138,13 +138,13 @@ fn trap_05_init_is_published_on_both_links() {
 fn trap_06_heuristic_spins_are_bounded() {
     let cell = AtomicCell::ZERO;
     let any = Access::relaxed("test.any", "one thread");
-    for (budget, looks) in [(0, 1), (1, 1), (64, 64)] {
+    for (most, looks) in [(0, 1), (1, 1), (64, 64)] {
         let taken = StdCell::new(0);
         let count = |_| {
             taken.set(taken.get() + 1);
             false
         };
-        assert_eq!(spin_until_for(&cell, any, Budget::Spins(budget), || 0, count), Err(0));
+        assert_eq!(spin_until_for(&cell, any, Budget::Looks { most, apart: 2 }, || 0, count), Err(0));
         assert_eq!(taken.get(), looks);
     }
     assert_eq!(spin_until_for(&cell, any, Budget::Until(5), || 5, |_| false), Err(0), "a deadline that is past");

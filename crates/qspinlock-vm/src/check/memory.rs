@@ -149,8 +149,7 @@ impl Memory {
         views.acquire.join(&views.current);
         let mut view = if releases(order) { views.current } else { views.release };
         view.0[cell] = at as u8;
-        if let Some(mut sequence) = sequence {
-            shift(&mut sequence);
+        if let Some(sequence) = sequence {
             view.join(&sequence);
         }
         let place = self.start(cell) + at;

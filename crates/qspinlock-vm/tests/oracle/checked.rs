@@ -57,7 +57,7 @@ fn run(m: &CheckMachine<'_>, shared: &Shared, step: &Step, register: &CheckCell)
     let either = |result: Result<u32, u32>| result.unwrap_or_else(|found| found);
     let value = match step.action {
         Action::Load => cell.load(access),
-        Action::Glance => either(m.until_for(cell, access, Budget::Spins(1), |v| v != 0)),
+        Action::Glance => either(m.until_for(cell, access, Budget::Looks { most: 1, apart: 1 }, |v| v != 0)),
         Action::Await(want) => m.until(cell, access, |v| want.is_met(v)),
         Action::Cas { old, new } => either(cell.cas(old, new, access)),
         Action::Add(by) => either(cell.update(access, |v| Some(v.wrapping_add(by)))),

@@ -125,14 +125,15 @@ pub fn spin_until_for(
         }
         looks = looks.wrapping_add(1);
         let spent = match budget {
-            Budget::Spins(most) => looks >= most,
+            Budget::Looks { most, .. } => looks >= most,
             // Reading a clock costs as much as several looks.
             Budget::Until(deadline) => looks % 16 == 1 && now() >= deadline,
         };
         if spent {
             return Err(seen);
         }
-        core::hint::spin_loop();
+        let pauses = if let Budget::Looks { apart, .. } = budget { apart } else { 1 };
+        (0..pauses).for_each(|_| core::hint::spin_loop());
     }
 }
 

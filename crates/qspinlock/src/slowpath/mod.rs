@@ -30,7 +30,7 @@ mod test_and_set;
 pub use native::Native;
 pub use test_and_set::TestAndSet;
 
-use crate::machine::{Event, Machine};
+use crate::machine::{Budget, Event, Machine};
 use crate::queue::{self, Level, Node, Tail};
 use crate::word::LockWord;
 
@@ -70,10 +70,12 @@ pub trait Flavour<M: Machine> {
     /// Whether the first waiter takes the pending lane. Not where a waiter sleeps: it has no node to sleep on.
     const PENDING_LANE: bool = true;
 
-    /// Looks that a newcomer takes at a hand-over in flight before it queues. Bounded, since a stream of new
-    /// pending waiters would otherwise starve it.
+    /// How long a newcomer waits for a hand-over in flight before it queues. Bounded, since a stream of new pending
+    /// waiters would otherwise starve it. The looks are apart, since each takes the line from the waiter that has seen
+    /// the lock free and is about to claim it: between two far CPUs the hand-over then takes three trips of the line
+    /// instead of two.
     #[doc(alias = "_Q_PENDING_LOOPS")]
-    const HANDOVER_LOOKS: u32 = 64;
+    const HANDOVER: Budget = Budget::Looks { most: 8, apart: 10 };
 
     /// A waiter that is not the head waits for its turn. Returns what it was granted.
     ///
@@ -147,7 +149,7 @@ pub fn walk<M: Machine, F: Flavour<M>>(m: &M, word: &LockWord<M::Cell>) -> Resul
 
 /// Waits in the pending lane and takes the lock. False if the lane was not to be had: then queue.
 fn pending_lane<M: Machine, F: Flavour<M>>(m: &M, word: &LockWord<M::Cell>) -> bool {
-    let mut seen = word.settle(m, F::HANDOVER_LOOKS);
+    let mut seen = word.settle(m, F::HANDOVER);
     for _ in 0..LANE_TRIES {
         if seen.is_contended() {
             return false;

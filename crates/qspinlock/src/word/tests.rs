@@ -154,7 +154,7 @@ fn take<C: Cell>(word: &LockWord<C>, model: &mut Model, step: Step) -> Result<()
             model.locked = false;
         }
         // In flight or not, it only looks.
-        Step::Settle => prop_assert_eq!(word.settle(&m, 1).bits(), was.bits()),
+        Step::Settle => prop_assert_eq!(word.settle(&m, Budget::Looks { most: 1, apart: 1 }).bits(), was.bits()),
         Step::TryPend => {
             // From what an owner alone would look like, which may be out of date.
             let taken = was.locked && !was.waiters();
