@@ -192,6 +192,14 @@ pub unsafe trait Machine {
     #[track_caller]
     fn until(&self, cell: &Self::Cell, access: Access, done: impl Fn(u32) -> bool) -> u32;
 
+    /// The same, by a CPU that will write the cell as soon as it is done, and is likely the only one to wait on it. A
+    /// real machine fetches the line for writing while it looks, so that it does not have to be fetched again for the
+    /// write.
+    #[track_caller]
+    fn until_mine(&self, cell: &Self::Cell, access: Access, done: impl Fn(u32) -> bool) -> u32 {
+        self.until(cell, access, done)
+    }
+
     /// The same, but gives up when the budget is spent.
     ///
     /// # Errors

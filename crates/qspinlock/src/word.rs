@@ -186,7 +186,12 @@ impl<C: Cell> LockWord<C> {
         self.0.cas(seen.0, seen.0 | PENDING, PEND).map(drop).map_err(Value)
     }
 
-    /// Waits until nobody holds the lock. For the pending waiter: nobody but it may take the bit away.
+    /// Waits in the pending lane until nobody holds the lock.
+    pub(crate) fn wait_pending<M: Machine<Cell = C>>(&self, m: &M) {
+        m.until_mine(&self.0, WAIT, |v| !Value(v).is_locked());
+    }
+
+    /// Waits until nobody holds the lock, among any number of others that do.
     pub(crate) fn wait_unlocked<M: Machine<Cell = C>>(&self, m: &M) {
         m.until(&self.0, WAIT, |v| !Value(v).is_locked());
     }
@@ -206,7 +211,7 @@ impl<C: Cell> LockWord<C> {
 
     /// Waits until nobody holds the lock and nobody is pending. For the head of the queue.
     pub(crate) fn wait_free<M: Machine<Cell = C>>(&self, m: &M) -> Value {
-        Value(m.until(&self.0, WAIT, |v| {
+        Value(m.until_mine(&self.0, WAIT, |v| {
             let v = Value(v);
             !v.is_locked() && !v.is_pending()
         }))

@@ -105,6 +105,24 @@ pub fn spin_until(cell: &AtomicCell, access: Access, done: impl Fn(u32) -> bool)
     }
 }
 
+/// [`Machine::until_mine`](crate::Machine::until_mine) for a machine of real CPUs: spins, and asks for the line
+/// exclusively each time.
+///
+/// A hand-over takes the line from the owner, which has just stored to it. Fetched by a load it comes shared, and
+/// the claim would need a second round trip to have it alone.
+#[inline]
+pub fn spin_until_mine(cell: &AtomicCell, access: Access, done: impl Fn(u32) -> bool) -> u32 {
+    loop {
+        #[cfg(all(target_arch = "x86_64", not(feature = "portable"), not(miri)))]
+        x86_64::fetch_for_writing(&cell.0);
+        let seen = cell.load(access);
+        if done(seen) {
+            return seen;
+        }
+        core::hint::spin_loop();
+    }
+}
+
 /// [`Machine::until_for`](crate::Machine::until_for) for a machine of real CPUs, whose clock is `now`.
 ///
 /// # Errors

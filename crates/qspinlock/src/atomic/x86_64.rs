@@ -65,3 +65,12 @@ pub(super) fn store_low8(word: &AtomicU32, value: u8) {
         );
     }
 }
+
+/// Asks for the line of a word, to write to it. A hint: no access, no order; without the feature a no-op.
+#[inline(always)]
+pub(super) fn fetch_for_writing(word: &AtomicU32) {
+    // SAFETY: a prefetch of a live word changes nothing that a program can see.
+    unsafe {
+        asm!("prefetchw byte ptr [{p}]", p = in(reg) word.as_ptr(), options(nostack, preserves_flags, readonly));
+    }
+}

@@ -157,10 +157,10 @@ fn pending_lane<M: Machine, F: Flavour<M>>(m: &M, word: &LockWord<M::Cell>) -> b
         if seen.is_locked() {
             match word.try_pend(seen) {
                 Ok(()) => {
-                    word.wait_unlocked(m);
+                    word.wait_pending(m);
                     while !word.claim_from_pending() {
                         m.count(Event::Bypassed);
-                        word.wait_unlocked(m);
+                        word.wait_pending(m);
                     }
                     m.count(Event::Pending);
                     return true;

@@ -10,7 +10,7 @@ pub use slots::{CAPACITY, slots_in_use};
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::atomic::{AtomicCell, full_fence, signal_fence, spin_until, spin_until_for};
+use crate::atomic::{AtomicCell, full_fence, signal_fence, spin_until, spin_until_for, spin_until_mine};
 use crate::machine::{Access, Budget, Event, GlobalMachine, Machine};
 use crate::queue::{Cpu, Slot};
 
@@ -47,6 +47,11 @@ unsafe impl Machine for Threads {
     #[inline]
     fn until(&self, cell: &AtomicCell, access: Access, done: impl Fn(u32) -> bool) -> u32 {
         spin_until(cell, access, done)
+    }
+
+    #[inline]
+    fn until_mine(&self, cell: &AtomicCell, access: Access, done: impl Fn(u32) -> bool) -> u32 {
+        spin_until_mine(cell, access, done)
     }
 
     #[inline]
