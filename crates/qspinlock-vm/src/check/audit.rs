@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use qspinlock::machine::{Access, Ordering};
 
+use super::model::{Search, Verdict};
 use super::scenario::Scenario;
-use super::search::{Search, Verdict};
 
 /// What became of a weakened access.
 #[derive(Clone, Debug)]

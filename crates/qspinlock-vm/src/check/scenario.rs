@@ -11,7 +11,8 @@ use qspinlock::slowpath::{Native, SlowPath, TestAndSet};
 use super::automaton::Program;
 use super::ghost::Promises;
 use super::machine::{CheckMachine, Plain, World};
-use super::search::{MAX_CPUS, MAX_WORDS, Model, Outcome, Search, explore, replay};
+use super::model::{MAX_CPUS, MAX_WORDS, Model, Outcome, Search};
+use super::search::{explore, replay};
 use super::trace::Trace;
 
 macro_rules! locks {
