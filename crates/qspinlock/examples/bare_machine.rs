@@ -13,7 +13,7 @@
 
 #![no_std]
 
-use qspinlock::atomic::{AtomicCell, full_fence, signal_fence, spin_until, spin_until_for};
+use qspinlock::atomic::{AtomicCell, full_fence, signal_fence, spin_until, spin_until_for, spin_until_mine};
 use qspinlock::lock_api;
 use qspinlock::machine::{Access, Budget};
 use qspinlock::queue::{Cpu, Slot};
@@ -58,6 +58,10 @@ unsafe impl Machine for BareMachine {
     }
 
     #[inline]
+    fn until_mine(&self, cell: &AtomicCell, access: Access, done: impl Fn(u32) -> bool) -> u32 {
+        spin_until_mine(cell, access, done)
+    }
+
     fn until_for(
         &self,
         cell: &AtomicCell,

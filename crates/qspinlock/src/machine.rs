@@ -170,8 +170,8 @@ pub enum Event {
 /// * a context keeps its CPU from the moment it starts to acquire until it has acquired (preemption off, or a
 ///   number that belongs to the thread);
 /// * [`slot`](Self::slot) returns the same, distinct slot for a CPU each time, valid for as long as the machine;
-/// * [`until`](Self::until) returns only values that it loaded with the access it was given, for which the
-///   predicate is true.
+/// * [`until`](Self::until) and [`until_mine`](Self::until_mine) return only values that they loaded with the access they
+///   were given, for which the predicate is true.
 #[allow(unsafe_code, reason = "an obligation on implementations")]
 pub unsafe trait Machine {
     /// The shared word of this machine.
