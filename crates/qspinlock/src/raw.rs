@@ -3,7 +3,7 @@
 use core::fmt;
 use core::marker::PhantomData;
 
-use crate::machine::{Cell, GlobalMachine, Machine};
+use crate::machine::{GlobalMachine, Machine};
 use crate::slowpath::{Native, SlowPath};
 use crate::word::LockWord;
 
@@ -40,10 +40,7 @@ impl<M: GlobalMachine, S> Default for RawSpinLock<M, S> {
 
 impl<M: Machine, S: SlowPath<M>> RawSpinLock<M, S> {
     /// An unlocked lock in a cell that holds 0, for machines that make their own cells.
-    pub const fn from_cell(cell: M::Cell) -> Self
-    where
-        M::Cell: Cell,
-    {
+    pub const fn from_cell(cell: M::Cell) -> Self {
         Self { word: LockWord::from_cell(cell), slow_path: PhantomData }
     }
 

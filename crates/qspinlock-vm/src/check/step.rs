@@ -33,25 +33,20 @@ impl Explorer<'_, '_> {
         if self.depth > MOST_IN_A_BLOCK {
             return Err(Stop::Broken(format!("livelock: cpu {cpu} loops at {} without an await", op.access.name)));
         }
-        if !self.fits(phase, &op) {
+        let goes_on = self.fits(phase, &op);
+        if !goes_on || matches!(op.kind, Kind::Done) {
+            if goes_on {
+                state.ended |= 1 << cpu;
+                state.memory.end(cpu);
+            }
             if self.search.collect {
                 state.memory.collect(|cpu| state.ended & 1 << cpu == 0, self.fences);
             }
             emit(self, state);
             return Ok(());
         }
-        match op.kind {
-            Kind::Done => {
-                state.ended |= 1 << cpu;
-                state.memory.end(cpu);
-                if self.search.collect {
-                    state.memory.collect(|cpu| state.ended & 1 << cpu == 0, self.fences);
-                }
-                emit(self, state);
-                return Ok(());
-            }
-            Kind::Panicked => return Err(Stop::Broken(format!("panic: cpu {cpu}: {}", self.automaton.panic(local)))),
-            _ => {}
+        if matches!(op.kind, Kind::Panicked) {
+            return Err(Stop::Broken(format!("panic: cpu {cpu}: {}", self.automaton.panic(local))));
         }
         if self.model.interrupts > 0 && state.interrupts_left[cpu] > 0 {
             let mut state = state.clone();
@@ -122,7 +117,7 @@ impl Explorer<'_, '_> {
     /// Every answer that the memory can give.
     fn answers(
         &mut self,
-        state: State,
+        mut state: State,
         cpu: usize,
         op: Op,
         phase: Phase,
@@ -140,19 +135,16 @@ impl Explorer<'_, '_> {
                         self.fences = true;
                         return Err(Stop::Restart);
                     }
-                    let mut state = state;
                     state.memory.fence(cpu, order);
                     let then = if order == Ordering::SeqCst { Phase::Stores } else { loads };
                     self.answer(state, cpu, op, 0, String::new, then, emit)
                 }
                 Kind::Kick(target) => {
-                    let mut state = state;
                     state.kicked |= 1 << target;
                     state.memory.kick(cpu, usize::from(target));
                     self.answer(state, cpu, op, 0, || format!("cpu {target}"), Phase::Stores, emit)
                 }
                 Kind::Return => {
-                    let mut state = state;
                     state.nesting[cpu] -= 1;
                     self.answer(state, cpu, op, 0, String::new, phase, emit)
                 }
@@ -165,7 +157,6 @@ impl Explorer<'_, '_> {
         let info = &self.infos[usize::from(op.cell)];
         let (is_plain, private_to) = (info.plain, info.private_to);
         let cell = self.place(op.cell)?;
-        let mut state = state;
         if is_plain {
             if !state.memory.touch(cpu, cell) {
                 self.record(cpu, &op, || "not after the last touch".to_owned());
@@ -239,7 +230,7 @@ impl Explorer<'_, '_> {
         let order = self.order_of(op.access);
         let local = state.locals[cpu];
         let last = state.memory.of(cell).len() - 1;
-        // Of relaxed reads after which the code goes on alike, the oldest stands for all: see the module's docs.
+        // Of relaxed reads after which the code goes on alike, the oldest stands for all: see `search`.
         let mut gone_on: Vec<LocalId> = Vec::new();
         let is_dominated = |me: &mut Self, gone_on: &mut Vec<LocalId>, order: Ordering, answer: Answer| {
             if !me.search.oldest || me.fences || order != Ordering::Relaxed {
