@@ -7,7 +7,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use qspinlock::RawSpinLock;
-use qspinlock::slowpath::TestAndSet;
+use qspinlock::slowpath::{Parking, ParkingExact, TestAndSet};
 use qspinlock::threads::Threads;
 
 /// A lock without data. Closures, so that locks which need a node or a guard fit as well.
@@ -62,6 +62,10 @@ pub(crate) trait LockJob {
 contenders! {
     /// This library's queued spinlock.
     Native = "native", lock_api::Mutex<RawSpinLock<Threads>, ()>, fair: true;
+    /// This library's lock whose waiters sleep.
+    Parking = "parking", lock_api::Mutex<RawSpinLock<Threads, Parking>, ()>, fair: false;
+    /// The same, whose unlock is one atomic step and whose sleeps have no end of their own.
+    ParkingExact = "parking-exact", lock_api::Mutex<RawSpinLock<Threads, ParkingExact>, ()>, fair: false;
     /// This library's test-and-set slow path.
     TestAndSetOurs = "test-and-set", lock_api::Mutex<RawSpinLock<Threads, TestAndSet>, ()>, fair: false;
     Std = "std", std::sync::Mutex<()>, fair: false;
@@ -146,6 +150,8 @@ macro_rules! guarded {
 }
 
 guarded!(lock_api::Mutex<RawSpinLock<Threads>, ()>);
+guarded!(lock_api::Mutex<RawSpinLock<Threads, Parking>, ()>);
+guarded!(lock_api::Mutex<RawSpinLock<Threads, ParkingExact>, ()>);
 guarded!(lock_api::Mutex<RawSpinLock<Threads, TestAndSet>, ()>);
 guarded!(parking_lot::Mutex<()>);
 guarded!(spin::mutex::SpinMutex<()>);

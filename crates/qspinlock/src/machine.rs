@@ -13,6 +13,7 @@
 pub use core::sync::atomic::Ordering;
 
 use crate::queue::{Cpu, Slot};
+use crate::slowpath::Patience;
 
 /// One access to a cell, by name: which ordering it has, and why it has it.
 ///
@@ -135,9 +136,14 @@ pub enum Budget {
         /// Pauses between two of them. Many, where a look gets in the way of whom it waits for.
         apart: u32,
     },
-    /// Until [`Machine::now`] reaches this, in nanoseconds. At least one look is taken.
+    /// Until [`Machine::now`] reaches this, in nanoseconds. At least one look is taken; a real machine takes them ever
+    /// further apart, up to [`FARTHEST`] pauses.
     Until(u64),
 }
+
+/// Pauses between two looks of a long wait, at most: more rarely, and a lock that is free stays so unnoticed; more
+/// often, and the looks get in the way of the owner.
+pub const FARTHEST: u32 = 32;
 
 /// Something worth counting. Names are the kernel's lock events where one exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -159,6 +165,31 @@ pub enum Event {
     /// The pending owner or the head saw the lock free and lost it to a newcomer that had looked before.
     #[doc(alias = "pv_lock_stealing")]
     Bypassed,
+    /// An unlock granted the lock to whoever had waited for long.
+    Granted,
+    /// An unlock handed the lock to a sleeper that had been woken in vain too often.
+    HandedOver,
+    /// An unlock woke a sleeper.
+    #[doc(alias = "pv_kick_unlock")]
+    KickUnlock,
+    /// The first in the queue went to sleep.
+    #[doc(alias = "pv_wait_head")]
+    WaitHead,
+    /// A waiter behind another went to sleep.
+    #[doc(alias = "pv_wait_node")]
+    WaitNode,
+    /// A sleeper woke and had been told why.
+    #[doc(alias = "pv_kick_wake")]
+    KickWake,
+    /// A sleeper woke for nothing, or because its nap was over.
+    #[doc(alias = "pv_spurious_wakeup")]
+    Spurious,
+    /// A sleeper's nap ended and the lock was free: a wake-up that no unlock had given.
+    Missed,
+    /// A waiter's time was over while it lay in the queue; its node stays there until its turn comes.
+    Abandoned,
+    /// A waiter for a condition was moved to the queue of its lock.
+    Requeued,
 }
 
 /// The machine an algorithm runs on.
@@ -231,16 +262,26 @@ pub unsafe trait Machine {
         0
     }
 
-    /// Sleeps until [`kick`](Self::kick)ed, unless the cell does not hold `value` when it looks, once, before it sleeps.
-    /// A kick that comes before is kept for the next wait, or for this one. May return at any time, so a caller looks
-    /// again; returning at once is correct, and the default. What a kicker did before its kick is visible after the
-    /// wait that it ends.
+    /// Sleeps until [`kick`](Self::kick)ed, or until [`now`](Self::now) reaches `until`; not at all if the cell does not
+    /// hold `value` when it looks, once, before it sleeps. A kick that comes before is kept for the next wait, or for
+    /// this one. May return at any time, so a caller looks again; returning at once is correct, and the default. What
+    /// a kicker did before its kick is visible after the wait that it ends.
     #[track_caller]
-    fn wait(&self, _cell: &Self::Cell, _value: u32, _access: Access) {}
+    fn wait(&self, _cell: &Self::Cell, _value: u32, _access: Access, _until: Option<u64>) {}
 
     /// Wakes a CPU that is in [`wait`](Self::wait), or makes its next one return at once. Harmless if it is awake.
     #[track_caller]
     fn kick(&self, _cpu: Cpu) {}
+
+    /// Lets whoever else wants this CPU have it for a while. Only threads have something to give; the default gives
+    /// nothing.
+    #[doc(alias = "sched_yield")]
+    fn yield_cpu(&self) {}
+
+    /// How long a waiter tries one thing before it tries the next, where waiters sleep.
+    fn patience(&self) -> Patience {
+        Patience::DEFAULT
+    }
 
     /// Whether a CPU is known not to be running now. A hint; `false` where nothing is known.
     #[doc(alias = "vcpu_is_preempted")]

@@ -12,6 +12,10 @@ use crate::machine::{Access, Cell, ConstCell, Event, Machine};
 /// a thread and three signal handlers, one within the other.
 pub const LEVELS: usize = 4;
 
+/// Nodes of a CPU: one for each level, and three for waits that may end before their turn. Such a node stays in the
+/// queue until its turn comes, when its owner has long gone on, so it cannot be the node of a level.
+pub const NODES: usize = LEVELS + 3;
+
 /// The number of a CPU, or of a thread's slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cpu(u32);
@@ -44,13 +48,13 @@ impl Tail {
     /// Bits that a code takes.
     pub const BITS: u32 = 22;
 
-    /// The node of `cpu` at `level`.
+    /// The node of `cpu` at `level`, or beyond the levels one of those for waits that may end.
     ///
     /// # Panics
-    /// If `level` is not below [`LEVELS`].
+    /// If `level` is not below [`NODES`].
     #[must_use]
     pub const fn new(cpu: Cpu, level: usize) -> Self {
-        assert!(level < LEVELS);
+        assert!(level < NODES);
         match NonZeroU32::new((cpu.0 << 3) | (level as u32 + 1)) {
             Some(code) => Self(code),
             None => unreachable!(),
@@ -61,7 +65,7 @@ impl Tail {
     #[must_use]
     pub const fn from_code(code: u32) -> Option<Self> {
         match NonZeroU32::new(code) {
-            Some(n) if matches!(code & 7, 1..=4) && code >> Self::BITS == 0 => Some(Self(n)),
+            Some(n) if code & 7 != 0 && code >> Self::BITS == 0 => Some(Self(n)),
             _ => None,
         }
     }
@@ -101,15 +105,19 @@ const GRANTED: Access = Access::relaxed("node.granted", "the claim that follows 
 #[derive(Debug)]
 pub struct Node<C> {
     /// The code of the successor, 0 while nobody has linked.
-    next: C,
+    pub(crate) next: C,
     /// 0 while waiting; set by the predecessor. Flavours may grant more than a 1.
-    grant: C,
+    pub(crate) grant: C,
+    /// The code of the predecessor. Only where waiters sleep, see [`sleepers`](crate::slowpath::parking).
+    pub(crate) prev: C,
+    /// The code of the first in the queue, or 0 if this node does not know. Only where waiters sleep.
+    pub(crate) first: C,
 }
 
 impl<C: Cell> Node<C> {
     /// A node from two cells that hold 0, for machines that make their own cells.
-    pub const fn from_cells(next: C, grant: C) -> Self {
-        Self { next, grant }
+    pub const fn from_cells(next: C, grant: C, prev: C, first: C) -> Self {
+        Self { next, grant, prev, first }
     }
 
     /// Forgets the last use. Before the tail is exchanged: from then on others write here.
@@ -150,13 +158,21 @@ impl<C: Cell> Node<C> {
 pub struct Slot<C> {
     /// Levels in use. Only the owning CPU and what interrupts it touch it, so plain loads and stores do.
     depth: C,
-    nodes: [Node<C>; LEVELS],
+    /// The machine's own, to sleep on. The algorithms do not touch it.
+    token: C,
+    nodes: [Node<C>; NODES],
 }
 
 impl<C: Cell> Slot<C> {
     /// A slot from cells that hold 0, for machines that make their own cells.
-    pub const fn from_cells(depth: C, nodes: [Node<C>; LEVELS]) -> Self {
-        Self { depth, nodes }
+    pub const fn from_cells(depth: C, token: C, nodes: [Node<C>; NODES]) -> Self {
+        Self { depth, token, nodes }
+    }
+
+    /// A cell of the machine's own, to sleep on: the algorithms do not touch it.
+    #[must_use]
+    pub const fn token(&self) -> &C {
+        &self.token
     }
 
     /// The node at a level.
@@ -170,7 +186,8 @@ impl<C: ConstCell> Slot<C> {
     /// An unused slot.
     #[must_use]
     pub const fn new() -> Self {
-        Self { depth: C::ZERO, nodes: [const { Node { next: C::ZERO, grant: C::ZERO } }; LEVELS] }
+        let nodes = [const { Node { next: C::ZERO, grant: C::ZERO, prev: C::ZERO, first: C::ZERO } }; NODES];
+        Self { depth: C::ZERO, token: C::ZERO, nodes }
     }
 }
 

@@ -51,7 +51,7 @@ impl<M: Machine, S: SlowPath<M>> RawSpinLock<M, S> {
     #[inline]
     #[doc(alias = "queued_spin_lock")]
     pub fn acquire_on(&self, m: &M) -> Result<(), S::Error> {
-        if self.word.try_acquire() { Ok(()) } else { self.acquire_slow(m) }
+        if S::try_acquire(&self.word) { Ok(()) } else { self.acquire_slow(m) }
     }
 
     // Out of line, so that a call site is the fast path and one call.
@@ -66,7 +66,7 @@ impl<M: Machine, S: SlowPath<M>> RawSpinLock<M, S> {
     #[must_use = "the lock is held only if this is true"]
     #[doc(alias = "queued_spin_trylock")]
     pub fn try_acquire_on(&self, _m: &M) -> bool {
-        self.word.try_acquire()
+        S::try_acquire(&self.word)
     }
 
     /// Releases the lock.

@@ -234,5 +234,8 @@ impl<C: Cell> LockWord<C> {
     }
 }
 
+mod sleeping;
+pub(crate) use sleeping::Step;
+
 #[cfg(all(test, feature = "std"))]
 mod tests;

@@ -4,7 +4,8 @@ use std::cell::Cell as StdCell;
 use std::panic::Location;
 
 use qspinlock::machine::{Access, Budget, Cell, Event, Machine};
-use qspinlock::queue::{Cpu, LEVELS, Node, Slot};
+use qspinlock::queue::{Cpu, NODES, Node, Slot};
+use qspinlock::slowpath::Patience;
 
 use super::automaton;
 use super::op::{Answer, CellId, Decide, Kind, NO_CELL, Op, result};
@@ -85,12 +86,12 @@ impl World {
         world.slots = (0..cpus)
             .map(|cpu| {
                 let depth = world.named(format!("cpu{cpu}.depth"), Some(cpu), false);
-                let nodes: [_; LEVELS] = std::array::from_fn(|level| {
+                let nodes: [_; NODES] = std::array::from_fn(|level| {
                     let of = if level == 0 { format!("node{cpu}") } else { format!("node{cpu}/{level}") };
-                    let next = world.named(format!("{of}.next"), None, false);
-                    Node::from_cells(next, world.named(format!("{of}.grant"), None, false))
+                    let cell = |what| world.named(format!("{of}.{what}"), None, false);
+                    Node::from_cells(cell("next"), cell("grant"), cell("prev"), cell("first"))
                 });
-                Slot::from_cells(depth, nodes)
+                Slot::from_cells(depth, world.named(format!("cpu{cpu}.token"), Some(cpu), false), nodes)
             })
             .collect();
         world
@@ -225,13 +226,19 @@ unsafe impl Machine for CheckMachine<'_> {
     }
 
     #[track_caller]
-    fn wait(&self, cell: &CheckCell, value: u32, access: Access) {
-        ask(Kind::Wait(value), cell.0, access, Location::caller());
+    fn wait(&self, cell: &CheckCell, value: u32, access: Access, until: Option<u64>) {
+        ask(Kind::Wait { value, timed: until.is_some() }, cell.0, access, Location::caller());
     }
 
     #[track_caller]
     fn kick(&self, cpu: Cpu) {
         ask(Kind::Kick(cpu.index() as u16), NO_CELL, KICK, Location::caller());
+    }
+
+    /// How long does not matter, only that it may be too long. No yields, which change nothing here; one turn in vain,
+    /// so that there is a next.
+    fn patience(&self) -> Patience {
+        Patience { yields: 0, turns: 1, nap: u32::MAX, nap_behind: u32::MAX, ..Patience::DEFAULT }
     }
 
     #[track_caller]

@@ -27,7 +27,11 @@ pub(crate) enum Kind {
     AwaitFor(Decide),
     Fence,
     /// Sleeps unless the cell no longer holds the value.
-    Wait(u32),
+    Wait {
+        value: u32,
+        /// May end by itself, at any time.
+        timed: bool,
+    },
     Kick(u16),
     Choose(u32),
     /// Touches plain data, exclusively: it must come after every earlier touch.
@@ -62,7 +66,7 @@ impl Kind {
             Self::Await(decide) => (4, words(decide)),
             Self::AwaitFor(decide) => (5, words(decide)),
             Self::Fence => (6, [0, 0]),
-            Self::Wait(value) => (7, [value as usize, 0]),
+            Self::Wait { value, timed } => (7, [value as usize, timed.into()]),
             Self::Kick(cpu) => (8, [cpu.into(), 0]),
             Self::Choose(n) => (9, [n as usize, 0]),
             Self::Touch => (10, [0, 0]),
@@ -85,7 +89,7 @@ impl Kind {
             4 => Self::Await(decide()),
             5 => Self::AwaitFor(decide()),
             6 => Self::Fence,
-            7 => Self::Wait(a as u32),
+            7 => Self::Wait { value: a as u32, timed: b != 0 },
             8 => Self::Kick(a as u16),
             9 => Self::Choose(a as u32),
             10 => Self::Touch,

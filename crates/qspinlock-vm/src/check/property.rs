@@ -14,7 +14,7 @@ impl Explorer<'_, '_> {
                 let values: Vec<u32> = state.memory.of(usize::from(cell))[readable].iter().map(|m| m.value).collect();
                 values.into_iter().any(|v| self.automaton.decide(state.locals[cpu], v).is_some())
             }
-            Kind::Wait(_) => state.asleep & !state.kicked & 1 << cpu == 0,
+            Kind::Wait { timed, .. } => timed || state.asleep & !state.kicked & 1 << cpu == 0,
             _ => true,
         }
     }
@@ -45,7 +45,7 @@ impl Explorer<'_, '_> {
                 let newest = state.memory.newest(usize::from(cell));
                 self.automaton.decide(state.locals[cpu], newest).is_some()
             }
-            Kind::Wait(_) => state.asleep & !state.kicked & 1 << cpu == 0,
+            Kind::Wait { timed, .. } => timed || state.asleep & !state.kicked & 1 << cpu == 0,
             _ => true,
         }
     }

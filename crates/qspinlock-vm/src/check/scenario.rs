@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::str::FromStr;
 
 use qspinlock::RawSpinLock;
-use qspinlock::slowpath::{Native, SlowPath, TestAndSet};
+use qspinlock::slowpath::{Native, Parking, ParkingExact, SlowPath, TestAndSet};
 
 use super::automaton::Program;
 use super::ghost::Promises;
@@ -49,6 +49,10 @@ macro_rules! locks {
 locks! {
     /// The queued spinlock.
     Native = Native, fifo: true, bypass: true;
+    /// Waiters that sleep.
+    Parking = Parking, fifo: false, bypass: false;
+    /// The same, with nothing that covers a mistake.
+    ParkingExact = ParkingExact, fifo: false, bypass: false;
     /// The fallback without a queue.
     TestAndSet = TestAndSet, fifo: false, bypass: false;
 }

@@ -71,7 +71,7 @@ impl Explorer<'_, '_> {
         let is_private = op.cell != NO_CELL && self.infos[usize::from(op.cell)].private_to.is_some();
         match op.kind {
             _ if is_private => true,
-            Kind::Await(_) | Kind::Wait(_) | Kind::Done => false,
+            Kind::Await(_) | Kind::Wait { .. } | Kind::Done => false,
             Kind::Load | Kind::AwaitFor(_) | Kind::Cas { .. } | Kind::Update(_) | Kind::Kick(_) => {
                 phase == Phase::Loads
             }
@@ -185,7 +185,7 @@ impl Explorer<'_, '_> {
                 }
                 Ok(())
             }
-            Kind::Wait(value) => self.wait(state, cpu, cell, op, value, emit),
+            Kind::Wait { value, timed } => self.wait(state, cpu, cell, op, (value, timed), emit),
             _ => self.reads(state, cpu, cell, op, loads, emit),
         }
     }
@@ -282,7 +282,8 @@ impl Explorer<'_, '_> {
     }
 
     /// A sleep: over if the cell no longer holds the value, when kicked, before or after, and once for no reason. More
-    /// often would be loops without end, to a search that tells local states apart by what was answered.
+    /// often would be loops without end, to a search that tells local states apart by what was answered. One that has
+    /// an end of its own may end at any time.
     ///
     /// The look comes first: who has fallen asleep does not notice that the cell changes.
     fn wait(
@@ -291,7 +292,7 @@ impl Explorer<'_, '_> {
         cpu: usize,
         cell: usize,
         op: Op,
-        value: u32,
+        (value, timed): (u32, bool),
         emit: &mut dyn FnMut(&mut Self, State),
     ) -> Result<(), Stop> {
         let bit = 1 << cpu;
@@ -315,10 +316,10 @@ impl Explorer<'_, '_> {
                 self.micros.pop();
             }
         }
-        if is_kicked || state.roused & bit == 0 {
+        if is_kicked || timed || state.roused & bit == 0 {
             let mut state = state;
             state.memory.wake(cpu);
-            state.roused |= if is_kicked { 0 } else { bit };
+            state.roused |= if is_kicked || timed { 0 } else { bit };
             state.kicked &= !bit;
             state.asleep &= !bit;
             let how = || if is_kicked { "kicked".to_owned() } else { "wakes for no reason".to_owned() };

@@ -36,7 +36,7 @@ impl Micro {
             Kind::Await(_) => "await",
             Kind::AwaitFor(_) => "await a while",
             Kind::Fence => "fence",
-            Kind::Wait(_) => "sleep",
+            Kind::Wait { .. } => "sleep",
             Kind::Kick(_) => "kick",
             Kind::Choose(_) => "choose",
             Kind::Touch => "touch",

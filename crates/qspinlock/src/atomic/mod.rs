@@ -10,7 +10,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering, compiler_fence, fence};
 
-use crate::machine::{Access, Budget, Cell, ConstCell};
+use crate::machine::{Access, Budget, Cell, ConstCell, FARTHEST};
 
 #[cfg(all(target_arch = "x86_64", not(feature = "portable"), not(miri)))]
 mod x86_64;
@@ -26,6 +26,14 @@ pub const LOW_BYTE: &str = if cfg!(all(target_arch = "x86_64", not(feature = "po
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub struct AtomicCell(AtomicU32);
+
+impl AtomicCell {
+    /// The atomic, for what a machine does with it that no algorithm does: sleep on it.
+    #[must_use]
+    pub const fn as_atomic(&self) -> &AtomicU32 {
+        &self.0
+    }
+}
 
 impl ConstCell for AtomicCell {
     const ZERO: Self = Self(AtomicU32::new(0));
@@ -135,22 +143,23 @@ pub fn spin_until_for(
     now: impl Fn() -> u64,
     done: impl Fn(u32) -> bool,
 ) -> Result<u32, u32> {
-    let mut looks = 0_u32;
+    let (mut looks, mut gap) = (0_u32, 1);
     loop {
         let seen = cell.load(access);
         if done(seen) {
             return Ok(seen);
         }
         looks = looks.wrapping_add(1);
-        let spent = match budget {
-            Budget::Looks { most, .. } => looks >= most,
-            // Reading a clock costs as much as several looks.
-            Budget::Until(deadline) => looks % 16 == 1 && now() >= deadline,
+        let (is_spent, pauses) = match budget {
+            Budget::Looks { most, apart } => (looks >= most, apart),
+            Budget::Until(deadline) => {
+                gap = (gap * 2).min(FARTHEST);
+                (now() >= deadline, gap)
+            }
         };
-        if spent {
+        if is_spent {
             return Err(seen);
         }
-        let pauses = if let Budget::Looks { apart, .. } = budget { apart } else { 1 };
         (0..pauses).for_each(|_| core::hint::spin_loop());
     }
 }

@@ -25,9 +25,11 @@
 //! A **flavour** says only what differs from this walk. What a slow path must offer at all is [`SlowPath`].
 
 mod native;
+pub mod parking;
 mod test_and_set;
 
 pub use native::Native;
+pub use parking::{Parking, ParkingExact, Patience};
 pub use test_and_set::TestAndSet;
 
 use crate::machine::{Budget, Event, Machine};
@@ -54,6 +56,12 @@ pub unsafe trait SlowPath<M: Machine> {
     /// # Errors
     /// The flavour's; nothing is held then, and no trace is left in word or queue.
     fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Self::Error>;
+
+    /// Takes the lock if that can be done at once. By default not past anybody who waits.
+    #[inline(always)]
+    fn try_acquire(word: &LockWord<M::Cell>) -> bool {
+        word.try_acquire()
+    }
 
     /// Releases the lock. The caller holds it.
     #[inline(always)]

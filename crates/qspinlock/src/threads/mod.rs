@@ -4,6 +4,7 @@
 //! has a number, its *slot*, from its first contended acquire until it ends.
 
 mod exit;
+mod park;
 mod slots;
 
 pub use slots::{CAPACITY, slots_in_use};
@@ -11,7 +12,7 @@ pub use slots::{CAPACITY, slots_in_use};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::atomic::{AtomicCell, full_fence, signal_fence, spin_until, spin_until_for, spin_until_mine};
-use crate::machine::{Access, Budget, Event, GlobalMachine, Machine};
+use crate::machine::{Access, Budget, Cell, Event, GlobalMachine, Machine};
 use crate::queue::{Cpu, Slot};
 
 /// The threads of this process, as a [`Machine`].
@@ -77,6 +78,20 @@ unsafe impl Machine for Threads {
 
     fn now(&self) -> u64 {
         clock()
+    }
+
+    fn wait(&self, cell: &AtomicCell, value: u32, access: Access, until: Option<u64>) {
+        if let Some(me) = slots::mine() {
+            park::sleep(slots::get(me).token(), || cell.load(access) == value, until);
+        }
+    }
+
+    fn kick(&self, cpu: Cpu) {
+        park::kick(slots::get(cpu).token());
+    }
+
+    fn yield_cpu(&self) {
+        park::yield_cpu();
     }
 
     #[inline(always)]

@@ -32,6 +32,9 @@ pub(crate) enum Role {
     Next(Tail),
     Grant(Tail),
     Depth(usize),
+    /// What the queue of sleepers keeps in a node beside its state.
+    Sleeper(Tail),
+    Token(usize),
 }
 
 /// Who takes a step: a CPU, and how many handlers deep.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use qspinlock::RawSpinLock;
 use qspinlock::machine::Event;
-use qspinlock::queue::{Cpu, LEVELS, Node, Slot, Tail};
+use qspinlock::queue::{Cpu, NODES, Node, Slot, Tail};
 use qspinlock::slowpath::SlowPath;
 
 use super::{Context, Monitor, Own, Pause, Role, Sabotage, Shared, Step, Vm, VmCell, Wake};
@@ -120,9 +120,10 @@ pub(crate) fn run<S: SlowPath<Vm, Error = Infallible> + 'static>(
         depths.push(depth.value.clone());
         let node = |level| {
             let me = Tail::new(Cpu::new(cpu as u32).expect("a small number"), level);
-            Node::from_cells(VmCell::new(&shared, Role::Next(me)), VmCell::new(&shared, Role::Grant(me)))
+            let [prev, first] = [(); 2].map(|()| VmCell::new(&shared, Role::Sleeper(me)));
+            Node::from_cells(VmCell::new(&shared, Role::Next(me)), VmCell::new(&shared, Role::Grant(me)), prev, first)
         };
-        Slot::from_cells(depth, std::array::from_fn::<_, LEVELS, _>(node))
+        Slot::from_cells(depth, VmCell::new(&shared, Role::Token(cpu)), std::array::from_fn::<_, NODES, _>(node))
     };
     let word = |n| {
         let cell = VmCell::new(&shared, Role::Word(n));
