@@ -136,9 +136,13 @@ pub enum Budget {
         /// Pauses between two of them. Many, where a look gets in the way of whom it waits for.
         apart: u32,
     },
-    /// Until [`Machine::now`] reaches this, in nanoseconds. At least one look is taken; a real machine takes them ever
-    /// further apart, up to [`FARTHEST`] pauses.
-    Until(u64),
+    /// Until [`Machine::now`] reaches a time. At least one look is taken.
+    Until {
+        /// The time, in nanoseconds.
+        time: u64,
+        /// Pauses between the first two looks; then twice as many each time, up to [`FARTHEST`].
+        apart: u32,
+    },
 }
 
 /// Pauses between two looks of a long wait, at most: more rarely, and a lock that is free stays so unnoticed; more

@@ -85,7 +85,7 @@ impl<M: Machine, S: SlowPath<M>> RawSpinLock<M, S> {
     #[inline]
     #[doc(alias = "queued_spin_is_locked")]
     pub fn is_taken(&self) -> bool {
-        self.word.peek() != crate::word::Value::FREE
+        S::is_taken(self.word.peek())
     }
 
     /// Whether anybody waits for the lock.

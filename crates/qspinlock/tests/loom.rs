@@ -114,7 +114,9 @@ struct World {
 impl World {
     fn new(planted: Planted, tally: Arc<Tally>) -> Self {
         let cell = || LoomCell::new(planted);
-        let slot = || Slot::from_cells(cell(), cell(), std::array::from_fn(|_| Node::from_cells(cell(), cell(), cell(), cell())));
+        let slot = || {
+            Slot::from_cells(cell(), cell(), std::array::from_fn(|_| Node::from_cells(cell(), cell(), cell(), cell())))
+        };
         Self { slots: [slot(), slot()], tally }
     }
 }

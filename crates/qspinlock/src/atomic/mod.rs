@@ -143,24 +143,26 @@ pub fn spin_until_for(
     now: impl Fn() -> u64,
     done: impl Fn(u32) -> bool,
 ) -> Result<u32, u32> {
-    let (mut looks, mut gap) = (0_u32, 1);
+    let mut looks = 0_u32;
+    let (Budget::Looks { apart, .. } | Budget::Until { apart, .. }) = budget;
+    let mut pauses = apart;
     loop {
         let seen = cell.load(access);
         if done(seen) {
             return Ok(seen);
         }
         looks = looks.wrapping_add(1);
-        let (is_spent, pauses) = match budget {
-            Budget::Looks { most, apart } => (looks >= most, apart),
-            Budget::Until(deadline) => {
-                gap = (gap * 2).min(FARTHEST);
-                (now() >= deadline, gap)
-            }
+        let is_spent = match budget {
+            Budget::Looks { most, .. } => looks >= most,
+            Budget::Until { time, .. } => now() >= time,
         };
         if is_spent {
             return Err(seen);
         }
         (0..pauses).for_each(|_| core::hint::spin_loop());
+        if let Budget::Until { .. } = budget {
+            pauses = (pauses * 2).min(FARTHEST);
+        }
     }
 }
 

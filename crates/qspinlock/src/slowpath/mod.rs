@@ -34,7 +34,7 @@ pub use test_and_set::TestAndSet;
 
 use crate::machine::{Budget, Event, Machine};
 use crate::queue::{self, Level, Node, Tail};
-use crate::word::LockWord;
+use crate::word::{LockWord, Value};
 
 /// What waits when the fast path has failed, and who is told at unlock. One is chosen for a lock, and never changes:
 /// two CPUs on different protocols would break it.
@@ -61,6 +61,13 @@ pub unsafe trait SlowPath<M: Machine> {
     #[inline(always)]
     fn try_acquire(word: &LockWord<M::Cell>) -> bool {
         word.try_acquire()
+    }
+
+    /// Whether a lock of which this was seen is taken, for an observer: by default also if somebody merely waits, who is
+    /// about to take it.
+    #[inline(always)]
+    fn is_taken(seen: Value) -> bool {
+        seen != Value::FREE
     }
 
     /// Releases the lock. The caller holds it.

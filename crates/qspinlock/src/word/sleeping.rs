@@ -97,13 +97,16 @@ impl<C: Cell> LockWord<C> {
 
     /// The unlock when somebody is awaited: grants the lock if it was asked for. Refuses if the newest sleeper is not
     /// `newest`.
-    pub(crate) fn release_cold(&self, newest: Option<Tail>) -> bool {
+    ///
+    /// # Errors
+    /// What is there now. Else what was there before.
+    pub(crate) fn release_cold(&self, newest: Option<Tail>) -> Result<Value, Value> {
         let release = |v| match v {
             v if Value(v).tail() != newest => None,
             v if v & ASKED != 0 => Some((v & !(LOCKED_MASK | ASKED)) | GRANTED),
             v => Some(v & !LOCKED_MASK),
         };
-        self.0.update(RELEASE_COLD, release).is_ok()
+        self.0.update(RELEASE_COLD, release).map(Value).map_err(Value)
     }
 
     /// What is there, as a hint.

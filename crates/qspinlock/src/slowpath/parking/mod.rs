@@ -1,5 +1,52 @@
-//! Threads, which the scheduler may take away at any moment: spin a little, yield, sleep; and bar nobody who runs.
-//! (docs to be written)
+//! Threads, which the scheduler may take away at any moment: a running thread may pass, a waiter spins a little, yields,
+//! and sleeps; and who has waited for long is served.
+//!
+//! A walk of its own, and not a flavour of [`walk`](super::walk): a queue in which the head waits awake hands the lock to
+//! threads that do not run. With more threads than CPUs that is the common case, and a strict queue falls to half the
+//! throughput of an unfair lock, or, if it spins, to a hundredth. So here
+//! * **running threads pass** ([barging](LockWord::barge)): the lock never waits for somebody to wake up;
+//! * **an unlock takes one sleeper out of the queue** and wakes it, to try its luck. Several are on their way at a
+//!   time, since each may have to wait for a CPU;
+//! * **newcomers yield** before they queue: whoever preempts an owner gives it back the CPU;
+//! * **one waiter spins for long**, the one in the *lane*; after a while it *asks*, and the next unlock *grants* it the
+//!   lock, which who passes by cannot take.
+//!
+//! ```text
+//!   passing      byte 0 is 0: take it
+//!   newcomer     spin ---> yield ---> lane free? ---> in the lane: spin ---> ask ---> granted
+//!                                        | no            | too long
+//!                                        v               v
+//!   sleeper      lie down at the end of the queue, sleep ---> taken out by an unlock, woken: try again, or
+//!                                                             (woken in vain too often) owner
+//! ```
+//!
+//! # Bounded bypass
+//! While a waiter lies in the queue, each unlock that finds the queue takes one out, the oldest first. So a waiter with k
+//! before it is woken by the (k + 1)th such unlock, and who has been woken [`turns`](Patience::turns) times in vain
+//! is handed the lock in its next turn, asleep or not. What passes it without a bound are threads that run while it
+//! is woken but has no CPU: to wait for it would be a convoy. In the lane, nobody passes once it has asked and the
+//! owner at that time has unlocked.
+//!
+//! # No lost wake-ups
+//! *If the lock is free and somebody sleeps, then somebody is awake, or about to be, who will look at the lock.* This
+//! duty has whoever was taken out of the queue. It is done with when that waiter takes the lock, or sees it held: the
+//! owner it sees claimed the lock after the queue was there, so its unlock finds the queue. One mistake is possible,
+//! and the model checker found it: the waiter sees the very owner who has just told it, and lies down again behind that
+//! owner's back. So an unlock [refuses](LockWord::release_cold) if somebody has lain down since it took one out.
+//!
+//! <a id="unlock"></a>
+//! # Unlock without a second atomic
+//! The unlock looks at the second byte, and if nobody sleeps it stores a byte. Who lies down between look and store is
+//! not seen. Only the *first* to lie down can be in that place: who lies down behind it leaves the watch to it.
+//! 1. *The store is in the store buffer.* It is visible within less than a microsecond. The first to lie down watches
+//!    the word for [`poll`](Patience::poll) before it sleeps.
+//! 2. *The unlocker is off its CPU* between look and store. The first to lie down therefore sleeps in naps: of
+//!    [`nap`](Patience::nap), then twice as long each time. An unlocker that was away for a time d after the waiter
+//!    lay down is found out after at most 2 d + `nap`: the delay at most doubles, and a long wait costs only as many
+//!    wake-ups as its logarithm. Those behind nap too, for longer: the first may have given up meanwhile.
+//!
+//! [`ParkingExact`] unlocks in one atomic step and has no such place, and its sleeps have no end of their own. There the
+//! duty alone must be enough: it is what the checker explores, and what the same torture runs hammer.
 
 mod patience;
 mod sleepers;
@@ -11,10 +58,10 @@ use core::convert::Infallible;
 use self::sleepers::{State, take_first};
 use super::SlowPath;
 use crate::machine::{Budget, Event, Machine};
-use crate::queue::{Level, node};
-use crate::word::{LockWord, Step};
+use crate::queue::{Level, Tail, node};
+use crate::word::{LockWord, Step, Value};
 
-/// The lock for threads.
+/// The lock for threads. See the [module](self).
 #[derive(Clone, Copy, Debug)]
 pub struct Parking;
 
@@ -25,7 +72,7 @@ unsafe impl<M: Machine> SlowPath<M> for Parking {
     const NAME: &'static str = "parking";
 
     fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Infallible> {
-        wait_for(m, word);
+        wait_for(m, word, &m.patience());
         Ok(())
     }
 
@@ -40,9 +87,14 @@ unsafe impl<M: Machine> SlowPath<M> for Parking {
             release_cold(m, word);
         }
     }
+
+    fn is_taken(seen: Value) -> bool {
+        seen.is_locked()
+    }
 }
 
-/// The same, whose unlock is one atomic step and whose sleeps do not end by themselves: nothing covers a mistake.
+/// The same, but the unlock is one atomic step and sleeps do not end by themselves: nothing covers up a mistake. For
+/// tests; it costs a second atomic in each unlock.
 #[derive(Clone, Copy, Debug)]
 pub struct ParkingExact;
 
@@ -53,7 +105,7 @@ unsafe impl<M: Machine> SlowPath<M> for ParkingExact {
     const NAME: &'static str = "parking-exact";
 
     fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Infallible> {
-        wait_for_with(m, word, &Patience { nap: 0, nap_behind: 0, ..m.patience() });
+        wait_for(m, word, &Patience { nap: 0, nap_behind: 0, ..m.patience() });
         Ok(())
     }
 
@@ -68,13 +120,20 @@ unsafe impl<M: Machine> SlowPath<M> for ParkingExact {
             release_cold(m, word);
         }
     }
+
+    fn is_taken(seen: Value) -> bool {
+        seen.is_locked()
+    }
 }
 
-fn wait_for<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
-    wait_for_with(m, word, &m.patience());
-}
+/// Pauses between the first two looks of a spin: few looks, since each takes the line from an owner that is about to
+/// lock again.
+const APART: u32 = 4;
 
-fn wait_for_with<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) {
+/// The same when the lock has been asked for: it comes with the next unlock.
+const APART_ASKED: u32 = 2;
+
+fn wait_for<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) {
     if spin(m, word, patience) {
         return;
     }
@@ -86,26 +145,14 @@ fn wait_for_with<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patienc
     }
     let mut turns = 0;
     loop {
-        match word.enter_lane() {
-            Step::Claimed => return,
-            Step::Done => {
-                if lane(m, word, patience) {
-                    m.count(Event::Pending);
-                    return;
-                }
-            }
-            Step::Refused if turns > 0 => {
-                if spin(m, word, patience) {
-                    return;
-                }
-            }
-            Step::Refused => {}
+        if lane(m, word, patience) {
+            return;
         }
         match sleep(m, word, patience, turns) {
             State::Owner => return,
             _ => turns = patience.turns.min(turns + 1),
         }
-        if word.claim() {
+        if word.claim() || spin(m, word, patience) {
             return;
         }
     }
@@ -113,8 +160,11 @@ fn wait_for_with<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patienc
 
 /// Takes the lock if it becomes free within a short while.
 fn spin<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> bool {
-    let until = Budget::Until(m.now().saturating_add(patience.spin.into()));
-    while word.watch(m, until, |v| v.is_free()) {
+    if patience.spin == 0 {
+        return false;
+    }
+    let budget = Budget::Until { time: m.now().saturating_add(patience.spin.into()), apart: APART };
+    while word.watch(m, budget, Value::is_free) {
         if word.barge() {
             return true;
         }
@@ -123,31 +173,47 @@ fn spin<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> boo
     false
 }
 
-/// Spins in the lane. False, and out of the lane, if that was in vain.
+/// Spins in the lane, if that is free. False, and out of the lane, if the lock was not to be had.
 fn lane<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> bool {
+    if patience.lane == 0 {
+        return false;
+    }
+    match word.enter_lane() {
+        Step::Claimed => return true,
+        Step::Refused => return false,
+        Step::Done => {}
+    }
     let start = m.now();
-    let until = |ns: u32| Budget::Until(start.saturating_add(ns.into()));
-    while word.watch(m, until(patience.ask_after), |v| v.is_for_waiters()) {
-        if word.claim_from_lane() {
-            return true;
+    let budget = |ns: u32, apart| Budget::Until { time: start.saturating_add(ns.into()), apart };
+    let is_ours = 'wait: {
+        while word.watch(m, budget(patience.ask_after, APART), Value::is_for_waiters) {
+            if word.claim_from_lane() {
+                break 'wait true;
+            }
+            m.count(Event::Bypassed);
         }
+        // Asked for again when somebody else was granted what we asked for.
+        while word.ask() == Step::Done {
+            if !word.watch(m, budget(patience.lane, APART_ASKED), |v| v.is_for_waiters() || !v.is_asked()) {
+                break 'wait word.leave_lane() == Step::Claimed;
+            }
+            if word.claim_from_lane() {
+                break 'wait true;
+            }
+        }
+        true
+    };
+    if is_ours {
+        m.count(Event::Pending);
     }
-    while word.ask() == Step::Done {
-        if !word.watch(m, until(patience.lane), |v| v.is_for_waiters() || !v.is_asked()) {
-            return word.leave_lane() == Step::Claimed;
-        }
-        if word.claim_from_lane() {
-            return true;
-        }
-    }
-    true
+    is_ours
 }
 
-/// Lies down and sleeps.
+/// Lies down and sleeps. The lock is ours (`Owner`), or we have been taken out of the queue to try again (`Woken`).
 fn sleep<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, turns: u32) -> State {
     let Some(level) = Level::take(m) else {
-        m.yield_cpu();
-        return State::Woken;
+        without_node(m, word, patience);
+        return State::Owner;
     };
     let (me, mine) = (level.me(), level.node());
     let state = if turns >= patience.turns { State::Starving } else { State::Waiting };
@@ -165,10 +231,10 @@ fn sleep<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, turns
         }
     };
     m.count(Event::Queued);
-    if is_first {
-        let until = Budget::Until(m.now().saturating_add(patience.poll.into()));
-        if word.watch(m, until, |v| v.is_free()) && word.barge() {
-            return rise(m, word, me);
+    if is_first && patience.poll > 0 {
+        let budget = Budget::Until { time: m.now().saturating_add(patience.poll.into()), apart: APART };
+        if word.watch(m, budget, Value::is_for_waiters) && word.claim() {
+            return get_up(m, word, me);
         }
     }
     let mut nap = if is_first { patience.nap } else { patience.nap_behind };
@@ -182,50 +248,61 @@ fn sleep<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, turns
                 return told;
             }
         }
-        if nap > 0 && word.seen().is_free() && word.barge() {
+        if nap > 0 && word.seen().is_for_waiters() && word.claim() {
             m.count(Event::Missed);
-            return rise(m, word, me);
+            return get_up(m, word, me);
         }
         nap = nap.saturating_mul(2);
     }
 }
 
-/// Took the lock while lying in the queue, or having been taken out of it just now.
-fn rise<M: Machine>(m: &M, word: &LockWord<M::Cell>, me: crate::queue::Tail) -> State {
-    let mine = node(m, me);
-    while mine.told() != State::Woken {
-        let (first, _) = take_first(m, word).expect("we are in the queue");
-        if node(m, first).tell(false) != State::Abandoned && first != me {
+/// Waits without a node, and so without sleep: on a fifth nesting level, or with no slot. Correct, unfair, counted.
+fn without_node<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) {
+    while !(spin(m, word, patience) || word.claim()) {
+        m.yield_cpu();
+    }
+}
+
+/// Out of the queue, having claimed the lock from there. Who lay before us is awake with us: nobody had woken them.
+fn get_up<M: Machine>(m: &M, word: &LockWord<M::Cell>, me: Tail) -> State {
+    // Or taken out by the last owner, just before we claimed.
+    while node(m, me).told() != State::Woken {
+        let (first, _) = take_first(m, word).expect("we lie in the queue");
+        if node(m, first).tell(State::Woken) != State::Abandoned && first != me {
             m.kick(first.cpu());
         }
     }
     State::Owner
 }
 
+/// The unlock when somebody is to be told.
 #[cold]
 #[inline(never)]
 fn release_cold<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
     let mut woken = None;
-    loop {
-        let mut rest = None;
-        if let Some((first, left)) = take_first(m, word) {
-            if let Some(earlier) = woken {
+    let released = loop {
+        let taken = take_first(m, word);
+        if let Some((first, _)) = taken {
+            let was = node(m, first).tell(State::Owner);
+            if was == State::Abandoned {
+                continue;
+            }
+            if let Some(earlier) = woken.replace(first.cpu()) {
                 m.kick(earlier);
             }
-            match node(m, first).tell(true) {
-                State::Starving => {
-                    m.count(Event::HandedOver);
-                    return m.kick(first.cpu());
-                }
-                State::Abandoned => continue,
-                _ => woken = Some(first.cpu()),
+            if was == State::Starving {
+                m.count(Event::HandedOver);
+                return m.kick(first.cpu());
             }
-            rest = left;
         }
-        // Not if somebody has lain down since: it may be the one that we have told.
-        if word.release_cold(rest) {
-            break;
+        // Refused if somebody has lain down since: perhaps the one that we have told.
+        if let Ok(released) = word.release_cold(taken.and_then(|(_, newest)| newest)) {
+            break released;
         }
+    };
+    // Nothing of the lock may be touched from here on: it may be gone.
+    if released.is_asked() {
+        m.count(Event::Granted);
     }
     if let Some(woken) = woken {
         m.count(Event::KickUnlock);

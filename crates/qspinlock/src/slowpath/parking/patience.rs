@@ -36,7 +36,7 @@ pub struct Patience {
 impl Patience {
     /// What measured best.
     pub const DEFAULT: Self = Self {
-        spin: 300,
+        spin: 500,
         yields: 2,
         lane: 5_000,
         ask_after: 700,

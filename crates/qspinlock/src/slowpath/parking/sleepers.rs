@@ -81,12 +81,11 @@ impl<C: Cell> Node<C> {
         State::of(self.grant.load(TOLD))
     }
 
-    /// Tells the sleeper, which is out of the queue, what it is now: woken, or the owner if it starves and the caller
-    /// hands the lock over. What it was.
-    pub(super) fn tell(&self, hands_over: bool) -> State {
+    /// Tells the sleeper, which is out of the queue, what it is now: woken, or `starving` if it starves. What it was.
+    pub(super) fn tell(&self, starving: State) -> State {
         let told = |state| match State::of(state) {
-            State::Starving if hands_over => Some(State::Owner as u32),
-            State::Waiting | State::Starving => Some(State::Woken as u32),
+            State::Waiting => Some(State::Woken as u32),
+            State::Starving => Some(starving as u32),
             State::Abandoned => Some(State::Idle as u32),
             _ => unreachable!("who is in the queue waits"),
         };
