@@ -136,18 +136,10 @@ pub enum Budget {
         /// Pauses between two of them. Many, where a look gets in the way of whom it waits for.
         apart: u32,
     },
-    /// Until [`Machine::now`] reaches a time. At least one look is taken.
-    Until {
-        /// The time, in nanoseconds.
-        time: u64,
-        /// Pauses between the first two looks; then twice as many each time, up to [`FARTHEST`].
-        apart: u32,
-    },
+    /// Until [`Machine::now`] reaches this, in nanoseconds. At least one look is taken, and later ones ever further
+    /// apart.
+    Until(u64),
 }
-
-/// Pauses between two looks of a long wait, at most: more rarely, and a lock that is free stays so unnoticed; more
-/// often, and the looks get in the way of the owner.
-pub const FARTHEST: u32 = 32;
 
 /// Something worth counting. Names are the kernel's lock events where one exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -147,18 +147,10 @@ fn trap_06_heuristic_spins_are_bounded() {
         assert_eq!(spin_until_for(&cell, any, Budget::Looks { most, apart: 2 }, || 0, count), Err(0));
         assert_eq!(taken.get(), looks);
     }
-    assert_eq!(
-        spin_until_for(&cell, any, Budget::Until { time: 5, apart: 1 }, || 5, |_| false),
-        Err(0),
-        "a deadline that is past"
-    );
+    assert_eq!(spin_until_for(&cell, any, Budget::Until(5), || 5, |_| false), Err(0), "a deadline that is past");
     let clock = StdCell::new(0);
     let now = || clock.replace(clock.get() + 1);
-    assert_eq!(
-        spin_until_for(&cell, any, Budget::Until { time: 50, apart: 1 }, now, |_| false),
-        Err(0),
-        "one that comes"
-    );
+    assert_eq!(spin_until_for(&cell, any, Budget::Until(50), now, |_| false), Err(0), "one that comes");
 
     // A hand-over that is in flight for ever: newcomers look, and then queue rather than wait for it.
     let setup = Setup { word: 0x100, interrupts: 0, ..setup(1) };

@@ -126,13 +126,6 @@ unsafe impl<M: Machine> SlowPath<M> for ParkingExact {
     }
 }
 
-/// Pauses between the first two looks of a spin: few looks, since each takes the line from an owner that is about to
-/// lock again.
-const APART: u32 = 4;
-
-/// The same when the lock has been asked for: it comes with the next unlock.
-const APART_ASKED: u32 = 2;
-
 fn wait_for<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) {
     if spin(m, word, patience) {
         return;
@@ -163,7 +156,7 @@ fn spin<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> boo
     if patience.spin == 0 {
         return false;
     }
-    let budget = Budget::Until { time: m.now().saturating_add(patience.spin.into()), apart: APART };
+    let budget = Budget::Until(m.now().saturating_add(patience.spin.into()));
     while word.watch(m, budget, Value::is_free) {
         if word.barge() {
             return true;
@@ -184,9 +177,9 @@ fn lane<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> boo
         Step::Done => {}
     }
     let start = m.now();
-    let budget = |ns: u32, apart| Budget::Until { time: start.saturating_add(ns.into()), apart };
+    let budget = |ns: u32| Budget::Until(start.saturating_add(ns.into()));
     let is_ours = 'wait: {
-        while word.watch(m, budget(patience.ask_after, APART), Value::is_for_waiters) {
+        while word.watch(m, budget(patience.ask_after), Value::is_for_waiters) {
             if word.claim_from_lane() {
                 break 'wait true;
             }
@@ -194,7 +187,7 @@ fn lane<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> boo
         }
         // Asked for again when somebody else was granted what we asked for.
         while word.ask() == Step::Done {
-            if !word.watch(m, budget(patience.lane, APART_ASKED), |v| v.is_for_waiters() || !v.is_asked()) {
+            if !word.watch(m, budget(patience.lane), |v| v.is_for_waiters() || !v.is_asked()) {
                 break 'wait word.leave_lane() == Step::Claimed;
             }
             if word.claim_from_lane() {
@@ -232,7 +225,7 @@ fn sleep<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, turns
     };
     m.count(Event::Queued);
     if is_first && patience.poll > 0 {
-        let budget = Budget::Until { time: m.now().saturating_add(patience.poll.into()), apart: APART };
+        let budget = Budget::Until(m.now().saturating_add(patience.poll.into()));
         if word.watch(m, budget, Value::is_for_waiters) && word.claim() {
             return get_up(m, word, me);
         }
