@@ -6,7 +6,7 @@
 //! | # | wish | setting | CPUs | hypervisor | dedicated | wait/kick | nodes | choice |
 //! |---|------|---------|------|------------|-----------|-----------|-------|--------|
 //! | 1 | yes  | ·       | ·    | ·          | ·         | ·         | ·     | the wish |
-//! | 2 | –    | user    | ·    | ·          | ·         | ·         | ·     | `native` |
+//! | 2 | –    | user    | ·    | ·          | ·         | ·         | ·     | `parking` |
 //! | 3 | –    | kernel  | 0, 1 | ·          | ·         | ·         | ·     | `native` |
 //! | 4 | –    | kernel  | 2+   | none       | ·         | ·         | 0, 1  | `native` |
 //! | 5 | –    | kernel  | 2+   | none       | ·         | ·         | 2+    | `native`, until there is a `numa` |
@@ -24,19 +24,22 @@
 pub enum SlowPathKind {
     /// [`Native`](crate::slowpath::Native).
     Native,
+    /// [`Parking`](crate::slowpath::Parking).
+    Parking,
     /// [`TestAndSet`](crate::slowpath::TestAndSet).
     TestAndSet,
 }
 
 impl SlowPathKind {
     /// All there are.
-    pub const ALL: &'static [Self] = &[Self::Native, Self::TestAndSet];
+    pub const ALL: &'static [Self] = &[Self::Native, Self::Parking, Self::TestAndSet];
 
     /// The name, as a user writes it; the same as [`SlowPath::NAME`](crate::slowpath::SlowPath::NAME).
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
+            Self::Parking => "parking",
             Self::TestAndSet => "test-and-set",
         }
     }
@@ -125,8 +128,7 @@ pub struct Choice {
 }
 
 const WISHED: &str = "asked for";
-const USER_SPACE: &str = "threads: the only fair slow path yet; its waiters spin, so it suffers when there are more \
-                          threads than CPUs";
+const USER_SPACE: &str = "threads: the scheduler may take any of them away, so waiters sleep and running threads pass";
 const ONE_CPU: &str = "one CPU: nobody else can hold the lock, so nobody waits";
 const BARE: &str = "bare metal: a waiter is never taken off its CPU, so a fair queue costs nothing extra";
 const BARE_NODES: &str = "bare metal with several memory nodes: fair; a slow path that keeps the lock on a node for a \
@@ -140,11 +142,11 @@ const VIRTUAL: &str = "virtual CPUs may be preempted, and a queue would wait for
 /// Chooses. Total: every combination of facts has an answer.
 #[must_use]
 pub const fn choose(facts: &Facts) -> Choice {
-    use SlowPathKind::{Native, TestAndSet};
+    use SlowPathKind::{Native, Parking, TestAndSet};
 
     let (slow_path, reason) = match (facts.wish, facts.setting, facts.hypervisor) {
         (Some(wish), _, _) => (wish, WISHED),
-        (None, Setting::UserSpace, _) => (Native, USER_SPACE),
+        (None, Setting::UserSpace, _) => (Parking, USER_SPACE),
         (None, Setting::Kernel, _) if facts.cpus <= 1 => (Native, ONE_CPU),
         (None, Setting::Kernel, Hypervisor::None) if facts.domains > 1 => (Native, BARE_NODES),
         (None, Setting::Kernel, Hypervisor::None) => (Native, BARE),
@@ -158,7 +160,7 @@ pub const fn choose(facts: &Facts) -> Choice {
 
 #[cfg(test)]
 mod tests {
-    use super::SlowPathKind::{Native, TestAndSet};
+    use super::SlowPathKind::{Native, Parking, TestAndSet};
     use super::*;
 
     const GUESTS: [Hypervisor; 5] =
@@ -170,7 +172,7 @@ mod tests {
 
     /// Every combination of facts.
     fn all() -> impl Iterator<Item = Facts> {
-        let wishes = [None, Some(Native), Some(TestAndSet)];
+        let wishes = [None, Some(Native), Some(Parking), Some(TestAndSet)];
         let beneath = GUESTS.into_iter().chain([Hypervisor::None, Hypervisor::Unknown]);
         beneath.flat_map(move |hypervisor| {
             wishes.into_iter().flat_map(move |wish| {
@@ -204,7 +206,7 @@ mod tests {
     #[test]
     fn row_2_user_space() {
         for facts in all().filter(|f| f.wish.is_none() && f.setting == Setting::UserSpace) {
-            row(facts, Native, USER_SPACE);
+            row(facts, Parking, USER_SPACE);
         }
     }
 
@@ -266,6 +268,7 @@ mod tests {
         use crate::slowpath::{self, SlowPath};
         use crate::threads::Threads;
         assert_eq!(Native.name(), <slowpath::Native as SlowPath<Threads>>::NAME);
+        assert_eq!(Parking.name(), <slowpath::Parking as SlowPath<Threads>>::NAME);
         assert_eq!(TestAndSet.name(), <slowpath::TestAndSet as SlowPath<Threads>>::NAME);
     }
 }
