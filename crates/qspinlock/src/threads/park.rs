@@ -6,17 +6,33 @@
 //! | `PARKED` | the thread sleeps, or is about to |
 //! | `KICKED` | somebody has kicked it; the next sleep ends at once |
 //!
-//! Both sides swap the token, so they have one order: a kick that comes first is found by the sleeper's swap, and one
-//! that comes second finds that there is somebody to wake. The sleeper looks at its cell between its swap and its
-//! sleep; whoever wrote the cell before its kick is seen there, or kicks afterwards.
+//! Both sides swap the token, so they have one order. A kick that comes first is found by the sleeper's swap, which
+//! then does not sleep. One that comes second finds `PARKED`, and so that there is somebody to wake; and the system's
+//! sleep ends, or does not begin, once the token is no longer `PARKED`.
+//!
+//! The sleeper looks at its cell between its swap and its sleep. That is for kicks that are used up already, by a wait
+//! before this one or by a signal handler: whoever wrote the cell before such a kick is seen there, since the swap that
+//! used it up has acquired it.
 //!
 //! A signal handler sleeps on the token of the thread that it interrupted, perhaps between that thread's look and its
 //! sleep, and may use up a kick that was meant for it. So every sleep leaves `EMPTY` behind, on which nobody sleeps:
 //! the interrupted one wakes for no reason, and looks again. (Xen's wait once cleared the outer one's event.)
+//!
+//! How to sleep until a word changes is the system's: `futex` where there is one, else `portable`.
 
 use core::sync::atomic::Ordering;
 
 use crate::atomic::AtomicCell;
+
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(feature = "portable")))]
+#[path = "park/futex.rs"]
+mod system;
+
+#[cfg(not(all(any(target_os = "linux", target_os = "android"), not(feature = "portable"))))]
+#[path = "park/portable.rs"]
+mod system;
+
+pub(super) use system::yield_cpu;
 
 const EMPTY: u32 = 0;
 const PARKED: u32 = 1;
@@ -24,9 +40,11 @@ const KICKED: u32 = 2;
 
 /// Sleeps until kicked or until `until`, unless `holds` is false.
 pub(super) fn sleep(token: &AtomicCell, holds: impl FnOnce() -> bool, until: Option<u64>) {
+    let _errno = Errno::keep();
     let token = token.as_atomic();
-    // Acquire: what the kicker did before is visible to who looks again.
-    if token.swap(PARKED, Ordering::AcqRel) != KICKED && holds() {
+    // Acquire, here and below: what the kicker did before is visible to who looks again. A kick is passed on through the
+    // swaps that come between, in whatever order they are.
+    if token.swap(PARKED, Ordering::Acquire) != KICKED && holds() {
         system::sleep(token, PARKED, until);
     }
     token.swap(EMPTY, Ordering::Acquire);
@@ -35,34 +53,32 @@ pub(super) fn sleep(token: &AtomicCell, holds: impl FnOnce() -> bool, until: Opt
 /// Ends the sleep on this token, or the next one.
 pub(super) fn kick(token: &AtomicCell) {
     let token = token.as_atomic();
-    if token.swap(KICKED, Ordering::AcqRel) == PARKED {
+    // Release, for who swaps after us. Nothing is read here but the token.
+    if token.swap(KICKED, Ordering::Release) == PARKED {
+        let _errno = Errno::keep();
         system::wake(token);
     }
 }
 
-pub(super) use system::yield_cpu;
+/// Puts back the C library's error number when dropped: a lock that is taken in a signal handler must not change what
+/// the interrupted code is about to look at.
+struct Errno(#[cfg(unix)] errno::Errno);
 
-#[cfg(all(any(target_os = "linux", target_os = "android"), not(feature = "portable")))]
-mod system {
-    use core::sync::atomic::AtomicU32;
-
-    use rustix::thread::futex::{self, Flags, Timespec};
-
-    /// Sleeps while the token is `value`, until `until` on the monotonic clock, or for no reason.
-    pub(super) fn sleep(token: &AtomicU32, value: u32, until: Option<u64>) {
-        let until = until.map(|ns| Timespec {
-            tv_sec: (ns / 1_000_000_000).cast_signed(),
-            tv_nsec: (ns % 1_000_000_000).cast_signed(),
-        });
-        // Woken, out of time, interrupted, or no longer `value`: it is all the same to who looks again.
-        let _ = futex::wait_bitset(token, Flags::PRIVATE, value, until.as_ref(), core::num::NonZeroU32::MAX);
-    }
-
-    pub(super) fn wake(token: &AtomicU32) {
-        let _ = futex::wake(token, Flags::PRIVATE, 1);
-    }
-
-    pub(in super::super) fn yield_cpu() {
-        rustix::thread::sched_yield();
+impl Errno {
+    fn keep() -> Self {
+        Self(
+            #[cfg(unix)]
+            errno::errno(),
+        )
     }
 }
+
+impl Drop for Errno {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        errno::set_errno(self.0);
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests;

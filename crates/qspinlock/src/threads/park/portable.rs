@@ -1,0 +1,58 @@
+//! Sleeping on a word, by mutexes and condition variables: a futex by hand, for systems without one.
+//!
+//! **Not for signal handlers.** A handler that waits or kicks here while its thread holds the mutex of the same bench
+//! waits for ever. Block the signals that take locks, or keep locks whose waiters sleep out of handlers.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Where threads sleep. Several may share one, and then wake each other for no reason.
+struct Bench {
+    mutex: Mutex<()>,
+    bell: Condvar,
+}
+
+/// Slots have low numbers, so that a process of some ten threads shares none.
+const BENCHES: usize = 256;
+
+static TABLE: [Bench; BENCHES] = [const { Bench { mutex: Mutex::new(()), bell: Condvar::new() } }; BENCHES];
+
+impl Bench {
+    /// The bench of a token: slots are 128 or more bytes apart.
+    fn of(token: &AtomicU32) -> &'static Self {
+        &TABLE[(&raw const *token).addr() / size_of::<crate::queue::Slot<crate::atomic::AtomicCell>>() % BENCHES]
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sleeps while the token is `value`, until `until` on the clock of `Machine::now`, or for no reason.
+pub(super) fn sleep(token: &AtomicU32, value: u32, until: Option<u64>) {
+    let bench = Bench::of(token);
+    let guard = bench.lock();
+    // Relaxed: who has changed it and then held the mutex before us is seen; who has not held it yet will find us.
+    if token.load(Ordering::Relaxed) != value {
+        return;
+    }
+    // Woken, out of time, or neither: it is all the same to who looks again. A poisoned mutex guards nothing.
+    match until.map(|until| until.saturating_sub(crate::threads::clock())) {
+        None => drop(bench.bell.wait(guard)),
+        Some(0) => {}
+        Some(left) => drop(bench.bell.wait_timeout(guard, Duration::from_nanos(left))),
+    }
+}
+
+/// Ends the sleeps on the token whose value has just been changed, and perhaps others.
+pub(super) fn wake(token: &AtomicU32) {
+    let bench = Bench::of(token);
+    // A sleeper that has looked at the token and not yet slept holds the mutex.
+    drop(bench.lock());
+    bench.bell.notify_all();
+}
+
+pub(in crate::threads) fn yield_cpu() {
+    std::thread::yield_now();
+}
