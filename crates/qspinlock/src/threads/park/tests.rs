@@ -42,9 +42,12 @@ fn only_the_outermost_may_clear_a_sticky_event() {
     static HANDLED: AtomicBool = AtomicBool::new(false);
 
     extern "C" fn handler(_: i32) {
-        // The kick is for the interrupted thread; whoever gave it had no way to know who would find it.
-        kick(&TOKEN);
-        sleep(&TOKEN, || true, None);
+        // The kick is for the interrupted thread; whoever gives it has no way to know who will find it.
+        let kicked = || {
+            kick(&TOKEN);
+            true
+        };
+        sleep(&TOKEN, kicked, None);
         HANDLED.store(true, Ordering::Relaxed);
     }
 
