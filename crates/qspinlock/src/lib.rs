@@ -20,3 +20,6 @@ pub use machine::{GlobalMachine, Machine};
 #[cfg(all(feature = "std", feature = "lock_api"))]
 pub use mutex::{MappedMutexGuard, Mutex, MutexGuard, RawMutex};
 pub use raw::RawSpinLock;
+pub use slowpath::Patience;
+#[cfg(feature = "std")]
+pub use threads::{ConfigureError, EnvironmentError, configuration, configure, environment};

@@ -3,10 +3,12 @@
 //! A thread is a CPU that the scheduler may take away at any moment, and its signal handlers are its interrupts. It
 //! has a number, its *slot*, from its first contended acquire until it ends.
 
+mod configure;
 mod exit;
 mod park;
 mod slots;
 
+pub use configure::{ConfigureError, ENVIRONMENT_VARIABLE, EnvironmentError, configuration, configure, environment};
 pub use slots::{CAPACITY, slots_in_use};
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +16,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use crate::atomic::{AtomicCell, full_fence, signal_fence, spin_until, spin_until_for, spin_until_mine};
 use crate::machine::{Access, Budget, Cell, Event, GlobalMachine, Machine};
 use crate::queue::{Cpu, Slot};
+use crate::slowpath::Patience;
 
 /// The threads of this process, as a [`Machine`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,6 +95,10 @@ unsafe impl Machine for Threads {
 
     fn yield_cpu(&self) {
         park::yield_cpu();
+    }
+
+    fn patience(&self) -> Patience {
+        configure::patience()
     }
 
     #[inline(always)]

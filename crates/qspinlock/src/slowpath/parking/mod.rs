@@ -51,7 +51,7 @@
 mod patience;
 mod sleepers;
 
-pub use patience::Patience;
+pub use patience::{Excerpt, OutOfRange, Parameter, ParseError, Patience};
 
 use core::convert::Infallible;
 
