@@ -56,3 +56,20 @@ pub(super) fn wake(token: &AtomicU32) {
 pub(in crate::threads) fn yield_cpu() {
     std::thread::yield_now();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sleeper that has looked and not yet slept would miss the bell. Too short a moment to hit by chance.
+    #[test]
+    fn the_bell_does_not_ring_between_look_and_sleep() {
+        static TOKEN: AtomicU32 = AtomicU32::new(0);
+        let looked = Bench::of(&TOKEN).lock();
+        let waker = std::thread::spawn(|| wake(&TOKEN));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!waker.is_finished());
+        drop(looked);
+        waker.join().expect("it does not panic");
+    }
+}
