@@ -61,7 +61,17 @@ fn cargo(args: &[&str]) -> Step {
 fn lint() -> Step {
     cargo(&["fmt", "--all", "--check"])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
-    cargo(&["clippy", "--package", "qspinlock", "--features", "portable", "--", "-D", "warnings"])?;
+    cargo(&[
+        "clippy",
+        "--package",
+        "qspinlock",
+        "--all-targets",
+        "--features",
+        "portable,stats",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
     cargo(&["clippy", "--package", "qspinlock", "--no-default-features", "--", "-D", "warnings"])?;
     // SAFETY: this process has one thread.
     unsafe { std::env::set_var("RUSTDOCFLAGS", "-D warnings") };

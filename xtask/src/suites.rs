@@ -7,8 +7,10 @@ use std::process::Command;
 use crate::Step;
 
 /// How the workspace is tested: a name, and arguments to `cargo test`.
-const PASSES: &[(&str, &[&str])] =
-    &[("workspace", &["--workspace"]), ("portable form", &["--package", "qspinlock", "--features", "portable"])];
+const PASSES: &[(&str, &[&str])] = &[
+    ("workspace", &["--workspace"]),
+    ("portable form, counting", &["--package", "qspinlock", "--features", "portable,stats"]),
+];
 
 /// What a suite said at its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

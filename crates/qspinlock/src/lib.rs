@@ -10,6 +10,8 @@ pub mod queue;
 mod raw;
 pub mod select;
 pub mod slowpath;
+#[cfg(feature = "stats")]
+pub mod stats;
 #[cfg(feature = "std")]
 pub mod threads;
 pub mod word;

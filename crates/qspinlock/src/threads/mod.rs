@@ -106,6 +106,8 @@ unsafe impl Machine for Threads {
         if event == Event::NoNode {
             NO_NODE.fetch_add(1, Ordering::Relaxed);
         }
+        #[cfg(feature = "stats")]
+        crate::stats::count(event, slots::number());
     }
 }
 

@@ -39,6 +39,13 @@ pub(super) fn mine() -> Option<Cpu> {
     }
 }
 
+/// A number of the calling thread, to spread something by. Claims nothing; without a slot it is one that others have.
+#[cfg(feature = "stats")]
+#[inline]
+pub(super) fn number() -> u32 {
+    MINE.with(|mine| mine.load(Ordering::Relaxed))
+}
+
 #[inline]
 pub(super) fn get(cpu: Cpu) -> &'static Slot<AtomicCell> {
     TABLE.slot(cpu.index())

@@ -64,7 +64,7 @@ fn only_the_outermost_may_clear_a_sticky_event() {
     });
 }
 
-/// The same, two deep, each handler with a kick of its own that an inner one uses up.
+/// The same, three deep: nobody but the innermost is kicked.
 #[test]
 fn every_level_of_handlers_wakes_for_one_kick_that_the_innermost_used_up() {
     fn nested(token: &AtomicCell, depth: u32) {
@@ -77,7 +77,8 @@ fn every_level_of_handlers_wakes_for_one_kick_that_the_innermost_used_up() {
         };
         sleep(token, interrupted, None);
     }
-    ends(|| nested(&AtomicCell::ZERO, 3));
+    let token = AtomicCell::ZERO;
+    ends(move || nested(&token, 3));
 }
 
 #[test]
