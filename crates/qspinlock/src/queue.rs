@@ -157,7 +157,7 @@ impl<C: Cell> Node<C> {
 #[repr(align(128))]
 pub struct Slot<C> {
     /// Levels in use. Only the owning CPU and what interrupts it touch it, so plain loads and stores do.
-    depth: C,
+    pub(crate) depth: C,
     /// The machine's own, to sleep on. The algorithms do not touch it.
     token: C,
     nodes: [Node<C>; NODES],

@@ -46,6 +46,7 @@ fn the_counters_are_there_when_asked_for_and_only_then() {
 #[cfg(feature = "stats")]
 mod counting {
     use std::collections::BTreeSet;
+    use std::sync::Barrier;
 
     use qspinlock::machine::{Event, Machine};
     use qspinlock::stats;
@@ -57,14 +58,17 @@ mod counting {
 
     #[test]
     fn nothing_is_lost_among_threads() {
-        const THREADS: u64 = 40;
-        const EACH: u64 = 3000;
+        const THREADS: u64 = 8;
+        const EACH: u64 = 100_000;
         let before = stats::snapshot();
+        let start = Barrier::new(THREADS as usize);
         std::thread::scope(|s| {
             for n in 0..THREADS {
+                let start = &start;
                 s.spawn(move || {
                     // Half of them have a slot, and so different shards; the others share one.
                     let _slot = (n % 2 == 0).then(|| Threads.here());
+                    start.wait();
                     (0..EACH).for_each(|_| Threads.count(MINE[0]));
                     Threads.count(MINE[1]);
                 });

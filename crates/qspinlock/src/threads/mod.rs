@@ -5,6 +5,7 @@
 
 mod configure;
 mod exit;
+mod fork;
 mod park;
 mod slots;
 
@@ -19,6 +20,27 @@ use crate::queue::{Cpu, Slot};
 use crate::slowpath::Patience;
 
 /// The threads of this process, as a [`Machine`].
+///
+/// # Signal handlers
+/// A handler may take and release locks that its thread neither holds nor waits for, four handlers deep with a queue node
+/// each. It may also sleep, but not with feature `portable`, nor on systems other than Linux and Android: there sleepers
+/// use mutexes, and a handler may have interrupted its thread inside of one. The C library's `errno` is kept.
+///
+/// # Fork
+/// In the child of a `fork` only the forking thread goes on. With [`Parking`](crate::slowpath::Parking)
+/// * a lock that was free, or that the forking thread holds, works in the child, whoever waited for it: those are passed
+///   over. The one thing that stays is that `try_lock` may find a lock taken until it has been locked once;
+/// * a lock that *another* thread held is held for ever, and what it protects may be half changed. As with any mutex, take
+///   it before the fork and release it on both sides, or let the child use nothing of it before `exec`.
+///
+/// Slow paths whose waiters spin in a queue cannot pass anybody over: a lock that anybody else held or waited for cannot
+/// be used in the child.
+///
+/// Slots of threads that are gone are free in the child, but for those whose node is still in the queue of a lock: these
+/// come back once that lock has been released so often that its turn came. The child is looked after by a handler of
+/// `pthread_atfork`, so not after `vfork`, `_Fork` or a bare `clone`. A signal handler may fork; but if its child returns
+/// to the interrupted code, that must not be the first wait of its thread or the end of it, where it claims its slot or
+/// gives it back.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Threads;
 

@@ -34,6 +34,9 @@ mod system;
 
 pub(super) use system::yield_cpu;
 
+#[cfg(unix)]
+pub(super) use system::others_are_gone;
+
 const EMPTY: u32 = 0;
 const PARKED: u32 = 1;
 const KICKED: u32 = 2;

@@ -7,7 +7,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::exit;
+use super::{exit, fork};
 use crate::atomic::{AtomicCell, signal_fence};
 use crate::queue::{Cpu, Slot};
 
@@ -64,6 +64,7 @@ fn first_use() -> Option<Cpu> {
     if !exit::arm() {
         return None;
     }
+    fork::arm();
     let slot = TABLE.claim()?;
     // A signal handler may have run since `mine` looked, waited for a lock, and claimed a slot for this thread. Then
     // keep that one. One instruction, so that no handler comes between looking and writing: its slot would be lost.
@@ -87,11 +88,24 @@ pub(super) fn thread_ends() {
     }
 }
 
+/// In the child of a `fork`, before anything else runs there: of all threads only the caller is left.
+#[cfg(unix)]
+pub(super) fn others_are_gone() {
+    match MINE.with(|mine| mine.load(Ordering::Relaxed)) {
+        NONE | GONE => TABLE.others_are_gone(None),
+        number => TABLE.others_are_gone(Some(number - 1)),
+    }
+}
+
 /// `WORDS * 64` slots, and who has them.
 struct Table<const WORDS: usize> {
     slots: [[Slot<AtomicCell>; 64]; WORDS],
     /// A bit for each slot, set while it is taken.
     taken: [AtomicU64; WORDS],
+    /// A bit for each slot that is taken by nobody, since a queue may still name one of its nodes.
+    haunted: [AtomicU64; WORDS],
+    /// How many those are, at least while nothing changes.
+    ghosts: AtomicU32,
     /// Below this word of `taken` every slot was taken when last looked: where a search may start.
     lowest: AtomicU32,
 }
@@ -101,6 +115,8 @@ impl<const WORDS: usize> Table<WORDS> {
         Self {
             slots: [const { [const { Slot::new() }; 64] }; WORDS],
             taken: [const { AtomicU64::new(0) }; WORDS],
+            haunted: [const { AtomicU64::new(0) }; WORDS],
+            ghosts: AtomicU32::new(0),
             lowest: AtomicU32::new(0),
         }
     }
@@ -116,6 +132,9 @@ impl<const WORDS: usize> Table<WORDS> {
 
     /// Takes a free slot, a low one if it can.
     fn claim(&self) -> Option<u32> {
+        if self.ghosts.load(Ordering::Relaxed) != 0 {
+            self.lay_ghosts();
+        }
         let start = self.lowest.load(Ordering::Relaxed) as usize;
         // Slots below `start` may have been given back by a thread that had yet to lower it: look there last.
         for index in (start..WORDS).chain(0..start) {
@@ -137,6 +156,8 @@ impl<const WORDS: usize> Table<WORDS> {
         self.lowest.fetch_min(index as u32, Ordering::Relaxed);
     }
 }
+
+mod ghosts;
 
 #[cfg(test)]
 mod tests;

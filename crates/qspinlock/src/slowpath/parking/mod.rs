@@ -51,11 +51,13 @@
 mod patience;
 mod sleepers;
 
+pub(crate) use sleepers::State;
+
 pub use patience::{Excerpt, OutOfRange, Parameter, ParseError, Patience};
 
 use core::convert::Infallible;
 
-use self::sleepers::{State, take_first};
+use self::sleepers::take_first;
 use super::SlowPath;
 use crate::machine::{Budget, Event, Machine};
 use crate::queue::{Level, Tail, node};

@@ -25,3 +25,6 @@ pub(super) fn wake(token: &AtomicU32) {
 pub(in crate::threads) fn yield_cpu() {
     rustix::thread::sched_yield();
 }
+
+/// In the child of a `fork`: nothing here knows of threads.
+pub(in crate::threads) fn others_are_gone() {}

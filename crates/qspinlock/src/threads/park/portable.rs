@@ -1,8 +1,10 @@
 //! Sleeping on a word, by mutexes and condition variables: a futex by hand, for systems without one.
 //!
 //! **Not for signal handlers.** A handler that waits or kicks here while its thread holds the mutex of the same bench
-//! waits for ever. Block the signals that take locks, or keep locks whose waiters sleep out of handlers.
+//! waits for ever. Block the signals that take locks, or keep locks whose waiters sleep out of handlers. Nor must a handler
+//! that interrupts it fork.
 
+use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,12 +18,24 @@ struct Bench {
 /// Slots have low numbers, so that a process of some ten threads shares none.
 const BENCHES: usize = 256;
 
-static TABLE: [Bench; BENCHES] = [const { Bench { mutex: Mutex::new(()), bell: Condvar::new() } }; BENCHES];
+/// New when a child is made.
+struct Benches(UnsafeCell<[Bench; BENCHES]>);
+
+// SAFETY: shared as the benches are; `others_are_gone` writes when there is nobody to share with.
+#[allow(unsafe_code, reason = "promises that benches may be shared")]
+unsafe impl Sync for Benches {}
+
+static TABLE: Benches = Benches(UnsafeCell::new(NEW));
+
+const NEW: [Bench; BENCHES] = [const { Bench { mutex: Mutex::new(()), bell: Condvar::new() } }; BENCHES];
 
 impl Bench {
     /// The bench of a token: slots are 128 or more bytes apart.
     fn of(token: &AtomicU32) -> &'static Self {
-        &TABLE[(&raw const *token).addr() / size_of::<crate::queue::Slot<crate::atomic::AtomicCell>>() % BENCHES]
+        // SAFETY: a live static. It is written to by the only thread there is, and not while that uses it.
+        #[allow(unsafe_code, reason = "benches are in a cell, to be made anew")]
+        let benches = unsafe { &*TABLE.0.get() };
+        &benches[(&raw const *token).addr() / size_of::<crate::queue::Slot<crate::atomic::AtomicCell>>() % BENCHES]
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -55,6 +69,17 @@ pub(super) fn wake(token: &AtomicU32) {
 
 pub(in crate::threads) fn yield_cpu() {
     std::thread::yield_now();
+}
+
+/// In the child of a `fork`: threads that are gone may hold a mutex, or wait for a bell.
+#[cfg(unix)]
+pub(in crate::threads) fn others_are_gone() {
+    // SAFETY: there is one thread, and it has no reference: it forks outside of this file, since a signal handler that
+    // interrupts it inside must not fork. The old ones are not dropped: what they are made of may be in use for ever.
+    #[allow(unsafe_code, reason = "puts new benches in the place of the old")]
+    unsafe {
+        TABLE.0.get().write(NEW);
+    }
 }
 
 #[cfg(test)]
