@@ -123,7 +123,7 @@ fn more_threads_than_cpus_is_not_contended() {
     }
 }
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "lock",
     "scenario",
     "threads",
@@ -140,6 +140,7 @@ const KEYS: [&str; 16] = [
     "round",
     "transfer_cycles",
     "seed",
+    "slice_s",
 ];
 
 #[test]
@@ -149,7 +150,7 @@ fn a_tiny_run_of_everything_writes_rows_and_a_page_of_its_own() {
     let args = [
         "--quick",
         "--lock",
-        "native,std",
+        "parking,native,std",
         "--rounds",
         "1",
         "--seconds",
@@ -163,13 +164,13 @@ fn a_tiny_run_of_everything_writes_rows_and_a_page_of_its_own() {
     ];
     let output = bench(&args);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    for said in ["Throughput of native", "Noise", "Figures", "bytes of a lock", "64 slots in use x 128"] {
+    for said in ["Throughput of parking", "Noise", "Figures", "bytes of a lock", "64 slots in use x 128"] {
         assert!(stdout(&output).contains(said), "no '{said}' in: {}", stdout(&output));
     }
 
     let rows = rows(&json);
-    let cells = if cpus() < 2 { 5 } else { 15 };
-    assert_eq!(rows.len(), cells * 2, "{}", stderr(&output));
+    let cells = if cpus() < 2 { 7 } else { 17 };
+    assert_eq!(rows.len(), cells * 3, "{}", stderr(&output));
     let mut idle = 0;
     for row in &rows {
         let object = row.as_object().expect("a row is an object");
@@ -194,6 +195,10 @@ fn a_tiny_run_of_everything_writes_rows_and_a_page_of_its_own() {
                 assert_eq!(row["excluded_ok"], true, "{row}");
                 let wait = |name: &str| row["wait_ns"][name].as_f64().unwrap_or_else(|| panic!("no {name}: {row}"));
                 assert!(wait("p50") <= wait("p99") && wait("p99") <= wait("p999") && wait("p999") <= wait("max"));
+                if row["threads"] == 1 {
+                    assert!(row["fairness"].is_null() && row["jain"].is_null(), "nobody to share with: {row}");
+                    continue;
+                }
                 let (fairness, jain) =
                     (row["fairness"].as_f64().expect("fairness"), row["jain"].as_f64().expect("jain"));
                 assert!((0.5..=1.0).contains(&fairness) && (0.0..=1.000_001).contains(&jain), "{row}");
@@ -212,6 +217,30 @@ fn a_tiny_run_of_everything_writes_rows_and_a_page_of_its_own() {
     for external in ["http:", "https:", "<script", "<link", "src=", "href=", "@import", "url("] {
         assert!(!html.contains(external), "the report has '{external}'");
     }
+}
+
+/// What a quick run saves, it says; and what it is too short for, it does not judge.
+#[test]
+fn a_quick_run_says_what_it_leaves_out() {
+    let folder = Folder::new("quick");
+    let json = folder.file("rows.jsonl");
+    let args = ["--quick", "--scenario", "oversubscribed", "--rounds", "2", "--seconds", "0.004", "--json", &json];
+    let output = bench(&args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for said in ["left out: oversubscribed with 4, 16 and 32 threads", "left out: locks that only spin"] {
+        assert!(stderr(&output).contains(said), "no '{said}' in: {}", stderr(&output));
+    }
+    assert!(stdout(&output).contains("means nothing: slices of 0.032 s, 2 s needed"), "{}", stdout(&output));
+    let rows = rows(&json);
+    let rounds_of = |lock: &str| {
+        let rounds = rows.iter().filter(|row| row["lock"] == lock && row["threads"] == 64);
+        rounds.map(|row| row["round"].as_u64().expect("a number")).collect::<Vec<_>>()
+    };
+    assert_eq!(rounds_of("parking"), [0, 1]);
+    if cpus() < 64 {
+        assert_eq!(rounds_of("mcs"), [0]);
+    }
+    assert!(rounds_of("parking-exact").is_empty(), "it is there for tests");
 }
 
 #[test]

@@ -94,6 +94,7 @@ pub(super) fn measure(order: &Order) -> Row {
         excluded_ok: found.excluded_ok,
         round: order.round,
         seed: order.seed,
+        slice_s: order.slice_s,
         disturbed: false,
     }
 }

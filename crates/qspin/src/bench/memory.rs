@@ -5,16 +5,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qspinlock::RawSpinLock;
+use qspinlock::slowpath::Native;
 use qspinlock::threads::{Threads, slots_in_use};
 
 /// Far longer than it takes; nobody should wait for a count.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// Its second waiter already queues, and keeps its slot.
+type Lock = RawSpinLock<Threads, Native>;
+
 /// Slots in use when so many threads live that have all waited in the queue. `None` if that was not to be had in time.
 ///
 /// Slots belong to the process: nothing else in it may use this library's locks meanwhile.
 pub(super) fn slots_of(threads: usize) -> Option<usize> {
-    let lock = RawSpinLock::<Threads>::new();
+    let lock = Lock::new();
     let gate = RwLock::new(());
     let begun = Instant::now();
     let wait_until = |condition: &dyn Fn() -> bool| {
@@ -48,11 +52,11 @@ pub(super) fn slots_of(threads: usize) -> Option<usize> {
     })
 }
 
-fn acquire(lock: &RawSpinLock<Threads>) {
+fn acquire(lock: &Lock) {
     let Ok(()) = lock.acquire_on(&Threads);
 }
 
-fn release(lock: &RawSpinLock<Threads>) {
+fn release(lock: &Lock) {
     // SAFETY: each caller has acquired it in the statement or the loop turn before.
     unsafe { lock.release_on(&Threads) }
 }

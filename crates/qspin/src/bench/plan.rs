@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::locks::LockName;
+
 /// A situation that a lock can be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -63,12 +65,24 @@ impl Cell {
         !matches!(self.scenario, Scenario::Oversubscribed) && self.threads <= cpus
     }
 
+    /// More threads than CPUs as programs have them, which also do something else than lock.
+    pub(super) fn is_crowd(&self) -> bool {
+        matches!(self.scenario, Scenario::Oversubscribed) && self.think_ns != Some(0)
+    }
+
+    /// Whether a slice in this round tells anything about `lock`. With more threads than CPUs a lock that only spins
+    /// is as slow in each round as in the first.
+    pub(super) fn tells(&self, lock: LockName, round: u32, cpus: usize) -> bool {
+        self.threads <= cpus || lock.sleeps() || round == 0
+    }
+
     /// How long a slice of this cell lasts, where an ordinary one lasts `slice`.
     pub(super) fn length(&self, slice: Duration) -> Duration {
         match self.scenario {
             // The same few cycles over and over: the median settles fast.
             Scenario::AloneHot | Scenario::AloneCold => slice / 2,
-            // Every thread should have had the CPU several times.
+            // Who got how much, and who waited longest, settles only after each thread has had the CPU many times.
+            Scenario::Oversubscribed if self.is_crowd() => slice * 8,
             Scenario::Oversubscribed => slice * 2,
             Scenario::Contended | Scenario::Map => slice,
         }
@@ -93,9 +107,28 @@ impl fmt::Display for Cell {
 
 pub(super) const SECTIONS_NS: [u32; 3] = [0, 50, 500];
 pub(super) const THINKS_NS: [u32; 3] = [0, 100, 1000];
-/// Long enough for the line to be passed, short enough for waiters to matter.
-pub(super) const CROWD_SECTION_NS: u32 = 50;
+/// A short section, and enough else to do that some of many threads usually think.
+pub(super) const CROWD_SECTION_NS: u32 = 100;
+pub(super) const CROWD_THINK_NS: u32 = 1000;
+/// The same without anything else to do: one thread after another takes the lock again before others can.
+const STORM_SECTION_NS: u32 = 50;
+const STORM_THREADS: usize = 8;
 const MAP_THINK_NS: u32 = 100;
+
+/// Slices shorter than this say nothing about who got how much and who waited longest: with so many threads some have
+/// hardly run.
+pub(super) const SHORTEST_FOR_FAIRNESS_S: f64 = 2.0;
+
+/// The size of a run that is not told one.
+pub(super) struct Size {
+    pub(super) rounds: u32,
+    pub(super) slice_s: f64,
+    /// Not a slice more after so long.
+    pub(super) limit_s: f64,
+}
+
+pub(super) const QUICK: Size = Size { rounds: 4, slice_s: 0.06, limit_s: 85.0 };
+pub(super) const FULL: Size = Size { rounds: 11, slice_s: 0.25, limit_s: 24.7 * 60.0 };
 
 /// The cells of a run, and what had to be left out, in words.
 pub(super) struct Cells {
@@ -126,12 +159,22 @@ pub(super) fn cells(scenarios: &[Scenario], threads: Option<&[usize]>, quick: bo
                 }
             }
             Scenario::Oversubscribed => {
-                cells.extend(counts.iter().map(|&n| Cell::new(scenario, n).times(CROWD_SECTION_NS, 0)));
+                cells.extend(counts.iter().map(|&n| Cell::new(scenario, n).times(CROWD_SECTION_NS, CROWD_THINK_NS)));
+                let storms = threads.map_or_else(|| vec![STORM_THREADS], <[usize]>::to_vec);
+                cells.extend(storms.into_iter().map(|n| Cell::new(scenario, n).times(STORM_SECTION_NS, 0)));
             }
             Scenario::Map => {
                 let cell = |&n| Cell { think_ns: Some(MAP_THINK_NS), ..Cell::new(scenario, n) };
                 cells.extend(counts.iter().map(cell));
             }
+        }
+    }
+    if quick && threads.is_none() {
+        if scenarios.contains(&Scenario::Oversubscribed) {
+            left_out.push("oversubscribed with 4, 16 and 32 threads (the full run has them)".to_owned());
+        }
+        if scenarios.contains(&Scenario::Map) {
+            left_out.push("map with 32 threads (the full run has it)".to_owned());
         }
     }
     if cpus < 2 && !left_out.is_empty() {
@@ -144,10 +187,10 @@ fn default_threads(scenario: Scenario, quick: bool) -> Vec<usize> {
     match scenario {
         Scenario::AloneHot => vec![1],
         Scenario::AloneCold | Scenario::Contended => vec![2],
-        Scenario::Oversubscribed if quick => vec![2, 8, 64],
-        Scenario::Oversubscribed => vec![2, 4, 8, 16, 32, 64],
-        Scenario::Map if quick => vec![2],
-        Scenario::Map => vec![2, 8],
+        Scenario::Oversubscribed if quick => vec![8, 64],
+        Scenario::Oversubscribed => vec![4, 8, 16, 32, 64],
+        Scenario::Map if quick => vec![1, 2, 8],
+        Scenario::Map => vec![1, 2, 8, 32],
     }
 }
 
@@ -172,5 +215,22 @@ mod tests {
         unique.sort();
         unique.dedup();
         assert_eq!(unique.len(), plan.cells.len());
+    }
+
+    #[test]
+    fn a_full_run_measures_crowds_for_long_enough() {
+        let plan = cells(&[Scenario::Oversubscribed], None, false, 2);
+        let crowds: Vec<_> = plan.cells.iter().filter(|c| c.is_crowd()).collect();
+        assert_eq!(crowds.iter().map(|c| c.threads).collect::<Vec<_>>(), [4, 8, 16, 32, 64]);
+        let slice = Duration::from_secs_f64(FULL.slice_s);
+        assert!(crowds.iter().all(|c| c.length(slice).as_secs_f64() >= SHORTEST_FOR_FAIRNESS_S));
+    }
+
+    #[test]
+    fn a_lock_that_spins_meets_a_crowd_once() {
+        let crowd = cells(&[Scenario::Oversubscribed], None, true, 2).cells[0];
+        assert!(crowd.tells(LockName::Mcs, 0, 2) && !crowd.tells(LockName::Mcs, 1, 2));
+        assert!(crowd.tells(LockName::Mcs, 1, crowd.threads));
+        assert!(crowd.tells(LockName::Parking, 1, 2));
     }
 }

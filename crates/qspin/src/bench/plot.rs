@@ -7,7 +7,6 @@ use plotters::coord::ranged1d::{KeyPointHint, Ranged};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::plan::Scenario;
 use super::row::Placement;
 use super::table::{ratio_text, tone};
 use super::verdict::{Group, OURS};
@@ -29,7 +28,9 @@ const RIGHT: i32 = WIDTH - 52;
 /// The colour of a lock in every chart.
 pub(super) fn colour(lock: LockName) -> RGBColor {
     match lock {
-        LockName::Native => RGBColor(37, 99, 235),
+        LockName::Parking => RGBColor(37, 99, 235),
+        LockName::ParkingExact => RGBColor(110, 130, 220),
+        LockName::Native => RGBColor(20, 170, 215),
         LockName::TestAndSetOurs => RGBColor(124, 168, 255),
         LockName::Std => RGBColor(234, 120, 20),
         LockName::ParkingLot => RGBColor(200, 60, 150),
@@ -39,9 +40,6 @@ pub(super) fn colour(lock: LockName) -> RGBColor {
         LockName::PthreadMutex => RGBColor(178, 120, 70),
         LockName::PthreadSpin => RGBColor(120, 130, 145),
         LockName::Broken => RGBColor(220, 0, 0),
-        // Locks that come later draw in grey until they are given a colour.
-        #[allow(unreachable_patterns, reason = "the registry grows")]
-        _ => AXIS,
     }
 }
 
@@ -190,9 +188,9 @@ impl plotters::coord::ranged1d::ValueFormatter<f64> for Threads {
     }
 }
 
-/// The placement under which most oversubscribed slices ran, and its groups by thread count.
+/// The placement under which most slices of a crowd that thinks ran, and its groups by thread count.
 pub(super) fn usual_crowd(groups: &[Group]) -> (Option<Placement>, Vec<&Group>) {
-    let crowd: Vec<&Group> = groups.iter().filter(|g| g.cell.scenario == Scenario::Oversubscribed).collect();
+    let crowd: Vec<&Group> = groups.iter().filter(|g| g.cell.is_crowd()).collect();
     let slices = |p| crowd.iter().filter(|g| g.placement == p).flat_map(|g| &g.locks).map(|s| s.rounds).sum::<usize>();
     let usual = [None, Some(Placement::Near), Some(Placement::Far)].into_iter().max_by_key(|&p| slices(p)).flatten();
     let mut of_usual: Vec<&Group> = crowd.into_iter().filter(|g| g.placement == usual).collect();

@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::figures::{Block, Goal};
 use super::noise::Noise;
-use super::plan::Scenario;
+use super::plan::{self, Scenario};
 use super::plot;
 use super::session::Outcome;
 use super::table::{compact, headline, peers, ratio_text, rounds_done, tone};
@@ -52,8 +52,8 @@ pub(super) fn page(contents: &Contents<'_>) -> Result<String, Failure> {
                 @if !outcome.violated.is_empty() || !outcome.lost.is_empty() { (failures(outcome)) }
                 h2 { "Figures" }
                 div.cards { @for block in *figures { (card(block)) } }
-                h2 { "Throughput of native to each peer" }
-                p.note { "Cells read: scenario, threads, section/think in ns, distance of the CPUs. Green: native is at least 5 % faster; red: slower." }
+                h2 { "Throughput of " (OURS) " to each peer" }
+                p.note { "Cells read: scenario, threads, section/think in ns, distance of the CPUs. Green: " (OURS) " is at least 5 % faster; red: slower." }
                 (verdict_table(groups))
                 (bars(groups)?)
                 (curve(groups)?)
@@ -82,11 +82,11 @@ fn verdict_in_words(groups: &[Group]) -> String {
     let sentence = |kind: &str, peers: &[LockName]| match against(peers) {
         (0, ..) => String::new(),
         (all, won, lost) => {
-            format!("Against {kind} locks native is faster in {won} of {all} comparisons, slower in {lost}. ")
+            format!("Against {kind} locks {OURS} is faster in {won} of {all} comparisons, slower in {lost}. ")
         }
     };
     let text = sentence("fair", &fair) + &sentence("unfair", &unfair);
-    if text.is_empty() { "Nothing to compare native with.".to_owned() } else { text }
+    if text.is_empty() { format!("Nothing to compare {OURS} with.") } else { text }
 }
 
 fn failures(outcome: &Outcome) -> Markup {
@@ -161,7 +161,7 @@ fn bars(groups: &[Group]) -> Result<Markup, Failure> {
     Ok(html! {
         div.grid {
             @for (peer, chart) in &charts {
-                figure { figcaption { "native / " (peer) } (PreEscaped(chart)) }
+                figure { figcaption { (OURS) " / " (peer) } (PreEscaped(chart)) }
             }
         }
     })
@@ -174,7 +174,7 @@ fn curve(groups: &[Group]) -> Result<Markup, Failure> {
     Ok(html! {
         h2 { "Throughput against threads" }
         p.note {
-            "Acquisitions a second of all threads together; section " (super::plan::CROWD_SECTION_NS) " ns, no think time"
+            "Acquisitions a second of all threads together; section " (plan::CROWD_SECTION_NS) " ns, think " (plan::CROWD_THINK_NS) " ns"
             @if let Some(placement) = placement { "; CPUs " (placement.name()) } ". Both axes are logarithmic."
         }
         figure.wide {
@@ -213,7 +213,8 @@ fn cell(group: &Group) -> Markup {
             div.scroll { table {
                 thead { tr {
                     th { "lock" }
-                    @for title in ["native to it", "cycles a pair", "ops/s", "spread", "fairness", "Jain", "p50", "p99", "p99.9", "max", "CPU/op", "rounds"] {
+                    th.figure { (OURS) " to it" }
+                    @for title in ["cycles a pair", "ops/s", "spread", "fairness", "Jain", "p50", "p99", "p99.9", "max", "CPU/op", "rounds"] {
                         th.figure { (title) }
                     }
                 } }

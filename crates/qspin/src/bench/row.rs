@@ -66,6 +66,8 @@ pub(super) struct Row {
     pub(super) excluded_ok: Option<bool>,
     pub(super) round: u32,
     pub(super) seed: u64,
+    /// How long it was measured, in seconds.
+    pub(super) slice_s: f64,
     /// Other processes took much of the CPUs meanwhile. Known to the parent only.
     #[serde(skip)]
     pub(super) disturbed: bool,

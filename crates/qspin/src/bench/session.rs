@@ -21,6 +21,8 @@ pub(super) struct Session {
     pub(super) rounds: u32,
     pub(super) slice: Duration,
     pub(super) seed: u64,
+    /// Each lock in every round, also where the first round said it all.
+    pub(super) every_round: bool,
     pub(super) kill_after: Duration,
     /// No slice begins or lasts beyond this.
     pub(super) limit: Option<Duration>,
@@ -61,10 +63,17 @@ impl Session {
                 // Rotated, so that nobody always comes after the same one, or first.
                 let shift = (round as usize + place) % self.locks.len();
                 let locks = self.locks[shift..].iter().chain(&self.locks[..shift]);
-                turns.extend(locks.filter(|&&lock| fits(cell, lock)).map(|&lock| Turn { lock, cell, round }));
+                let wanted = |lock| fits(cell, lock) && (self.every_round || cell.tells(lock, round, self.cpus.len()));
+                turns.extend(locks.filter(|&&lock| wanted(lock)).map(|&lock| Turn { lock, cell, round }));
             }
         }
         turns
+    }
+
+    /// Some locks are not measured in every round.
+    pub(super) fn spares_rounds(&self) -> bool {
+        let told = |cell: &Cell| self.locks.iter().all(|&lock| cell.tells(lock, 1, self.cpus.len()));
+        !self.every_round && self.rounds > 1 && !self.cells.iter().all(told)
     }
 
     /// More would not help: where others are always busy, the second try is no better than the first.

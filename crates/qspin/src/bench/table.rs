@@ -22,7 +22,7 @@ pub(super) fn text(
     let mut parts: Vec<String> =
         groups.iter().map(|group| format!("{}\n{}\n", ui::heading(&headline(group)), cell_table(group))).collect();
     if groups.iter().any(|g| g.ours_to(OURS).is_some()) {
-        parts.push(ui::heading("Throughput of native to each (above 1: native is faster)"));
+        parts.push(ui::heading(&format!("Throughput of {OURS} to each (above 1: {OURS} is faster)")));
         parts.push(format!("{}\n", verdict_table(groups)));
     }
     parts.extend(outcome.lost.iter().map(|lost| format!("{} {lost}", paint("no row:", Tone::Bad))));
@@ -80,10 +80,11 @@ fn maybe(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
 
 fn cell_table(group: &Group) -> comfy_table::Table {
     let alone = group.locks.iter().all(|s| s.wait_ns.is_none());
+    let to_it = format!("{OURS} to it");
     let columns: &[&str] = if alone {
-        &["native to it", "cycles a pair", "ops/s", "spread", "rounds"]
+        &[&to_it, "cycles a pair", "ops/s", "spread", "rounds"]
     } else {
-        &["native to it", "ops/s", "spread", "fairness", "Jain", "p50", "p99", "p99.9", "max", "CPU/op", "rounds"]
+        &[&to_it, "ops/s", "spread", "fairness", "Jain", "p50", "p99", "p99.9", "max", "CPU/op", "rounds"]
     };
     let mut table = ui::table(&["lock"], columns);
     for s in group.ranked() {
@@ -149,6 +150,7 @@ fn verdict_table(groups: &[Group]) -> comfy_table::Table {
 /// Names short enough for a column each.
 fn short(lock: LockName) -> &'static str {
     match lock {
+        LockName::ParkingExact => "exact",
         LockName::TestAndSetOurs => "tas",
         LockName::ParkingLot => "p_lot",
         LockName::SpinTicket => "ticket",

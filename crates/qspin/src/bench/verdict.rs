@@ -11,7 +11,7 @@ use super::row::{Placement, Row, Wait};
 use crate::locks::LockName;
 
 /// Whom all others are compared with.
-pub(super) const OURS: LockName = LockName::Native;
+pub(super) const OURS: LockName = LockName::Parking;
 
 /// The middle value; the mean of the two in the middle.
 pub(super) fn median(values: Vec<f64>) -> Option<f64> {
@@ -98,23 +98,40 @@ fn summary(lock: LockName, group: &[&Row]) -> Option<Summary> {
         jain: middle(&|r| r.jain),
         wait_ns,
         cpu_ns_per_op: middle(&|r| r.cpu_ns_per_op),
-        ours_to_it: median(ratios(group, |r| Some(r.ops_per_s), &[lock])),
+        ours_to_it: median(ratios(group, OURS, &[lock], |r| Some(r.ops_per_s))),
     })
 }
 
-/// Our `figure` to the best of `peers`', round by round. The best is the one with the most operations. A round that
-/// lacks one of them does not count: without the best, ours would look better than it is.
-pub(super) fn ratios(group: &[&Row], figure: impl Fn(&Row) -> Option<f64>, peers: &[LockName]) -> Vec<f64> {
-    let ratio = |ours: &&Row| {
-        let rivals = |row: &&&Row| row.round == ours.round && peers.contains(&row.lock);
-        if group.iter().filter(rivals).count() < peers.len() {
+/// A slice of `lock` and the best of `peers` in the same round, round by round; the best has the highest `score`. A
+/// round that lacks one of them does not count: without the best, `lock` would look better than it is.
+pub(super) fn pairs<'a>(
+    group: &[&'a Row],
+    lock: LockName,
+    peers: &[LockName],
+    score: impl Fn(&Row) -> f64,
+) -> Vec<(&'a Row, &'a Row)> {
+    let pair = |&own: &&'a Row| {
+        let rivals = || group.iter().copied().filter(|row| row.round == own.round && peers.contains(&row.lock));
+        if rivals().count() < peers.len() {
             return None;
         }
-        let best = group.iter().filter(rivals).max_by(|a, b| a.ops_per_s.total_cmp(&b.ops_per_s))?;
-        let (ours, theirs) = (figure(ours)?, figure(best)?);
-        (theirs > 0.0).then(|| ours / theirs)
+        Some((own, rivals().max_by(|a, b| score(a).total_cmp(&score(b)))?))
     };
-    group.iter().filter(|row| row.lock == OURS).filter_map(ratio).collect()
+    group.iter().filter(|row| row.lock == lock).filter_map(pair).collect()
+}
+
+/// The `figure` of `lock` to that of the fastest of `peers`, round by round.
+pub(super) fn ratios(
+    group: &[&Row],
+    lock: LockName,
+    peers: &[LockName],
+    figure: impl Fn(&Row) -> Option<f64>,
+) -> Vec<f64> {
+    let ratio = |(own, best): (&Row, &Row)| {
+        let (own, theirs) = (figure(own)?, figure(best)?);
+        (theirs > 0.0).then(|| own / theirs)
+    };
+    pairs(group, lock, peers, |row| row.ops_per_s).into_iter().filter_map(ratio).collect()
 }
 
 impl Group {
@@ -171,6 +188,7 @@ pub(super) mod tests {
             excluded_ok: Some(true),
             round,
             seed: 1,
+            slice_s: 2.0,
             disturbed: false,
         }
     }
@@ -223,7 +241,7 @@ pub(super) mod tests {
             row(LockName::SpinTicket, 1, near, 2.0),
         ];
         let group: Vec<&Row> = rows.iter().collect();
-        let found = ratios(&group, |r| Some(r.ops_per_s), &[LockName::Mcs, LockName::SpinTicket]);
+        let found = ratios(&group, OURS, &[LockName::Mcs, LockName::SpinTicket], |r| Some(r.ops_per_s));
         assert_eq!(found, [2.0, 3.0]);
     }
 }
