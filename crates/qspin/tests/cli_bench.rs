@@ -105,6 +105,50 @@ fn bad_input_is_refused_with_what_would_be_accepted() {
     refused(&["--child", "{}"], &["order makes no sense"]);
 }
 
+#[cfg(not(feature = "stats"))]
+#[test]
+fn a_build_that_does_not_count_says_how_to_make_one_that_does() {
+    refused(&["--stats", "--quick"], &["does not count", "cargo run --release --features stats"]);
+}
+
+#[cfg(feature = "stats")]
+#[test]
+fn a_build_that_counts_shows_events_by_the_kernels_names() {
+    let folder = Folder::new("stats");
+    let (json, page) = (folder.file("rows.jsonl"), folder.file("report.html"));
+    let args = [
+        "--stats",
+        "--lock",
+        "parking,std",
+        "--scenario",
+        "oversubscribed",
+        "--threads",
+        "8",
+        "--rounds",
+        "1",
+        "--seconds",
+        "0.05",
+        "--json",
+        &json,
+        "--report",
+        &page,
+    ];
+    let output = bench(&args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let html = std::fs::read_to_string(&page).expect("the report was written");
+    for said in ["Events in 1000 acquisitions", "lock_slowpath"] {
+        assert!(stdout(&output).contains(said), "no '{said}' in: {}", stdout(&output));
+        assert!(html.contains(said), "no '{said}' in the report");
+    }
+    for row in rows(&json) {
+        assert!(row["events"]["acquisitions"].as_u64() > Some(0), "{row}");
+        let counted: u64 = row["events"]["counts"]
+            .as_array()
+            .map_or(0, |counts| counts.iter().filter_map(|count| count[1].as_u64()).sum());
+        assert_eq!(counted > 0, row["lock"] == "parking", "{row}");
+    }
+}
+
 #[test]
 fn files_that_cannot_be_written_are_noticed_before_measuring() {
     refused(&["--report", "/nonexistent/report.html"], &["/nonexistent/report.html", "folder that exists"]);
@@ -289,7 +333,7 @@ fn a_slice_that_hangs_costs_its_own_row_only() {
         "--seconds",
         "0.01",
         "--kill-after",
-        "0.3",
+        "3",
         "--json",
         &json,
         "--report",
@@ -298,7 +342,7 @@ fn a_slice_that_hangs_costs_its_own_row_only() {
     let output = bench(&args);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("1 slice gave no row"), "{}", stderr(&output));
-    assert!(stdout(&output).contains("spin: alone-hot, round 0: killed after 0.3 s"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("spin: alone-hot, round 0: killed after 3.0 s"), "{}", stdout(&output));
     let rows = rows(&json);
     assert_eq!(rows.len(), 2);
     assert!(rows.iter().all(|row| row["lock"] == "native"));

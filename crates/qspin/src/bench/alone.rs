@@ -28,13 +28,14 @@ pub(super) fn hot<L: Contender>(order: &Order) -> Found {
         pairs(&lock.0);
         batches.push((ticks_in_order() - begun) as f64 / f64::from(PAIRS_A_BATCH));
     }
-    let ops = batches.len() as f64 * f64::from(PAIRS_A_BATCH);
+    let acquisitions = batches.len() as u64 * u64::from(PAIRS_A_BATCH);
     let cpu_ns = (cpu_time_ns() - cpu_start) as f64;
     let pair = median(batches).unwrap_or(f64::NAN);
     Found {
+        acquisitions,
         ops_per_s: order.clock.ticks_per_s / pair,
         ticks_per_pair: Some(pair),
-        cpu_ns_per_op: Some(cpu_ns / ops),
+        cpu_ns_per_op: Some(cpu_ns / acquisitions as f64),
         ..Found::default()
     }
 }
@@ -59,6 +60,7 @@ pub(super) fn cold<L: Contender>(order: &Order) -> Found {
         pin(order.cpus[me as usize]);
         let end = ticks() + slice;
         let mut samples = Vec::with_capacity(1 << 16);
+        let mut acquisitions = 0;
         loop {
             let mut seen = turn.0.load(Ordering::Acquire);
             while seen == 1 - me {
@@ -66,11 +68,12 @@ pub(super) fn cold<L: Contender>(order: &Order) -> Found {
                 seen = turn.0.load(Ordering::Acquire);
             }
             if seen == OVER {
-                return samples;
+                return (samples, acquisitions);
             }
             let begun = ticks_in_order();
             lock.0.with(|| ());
             let took = ticks_in_order() - begun;
+            acquisitions += 1;
             if samples.len() < samples.capacity() {
                 samples.push(took as f64);
             }
@@ -78,15 +81,16 @@ pub(super) fn cold<L: Contender>(order: &Order) -> Found {
             turn.0.store(next, Ordering::Release);
         }
     };
-    let samples = std::thread::scope(|scope| {
+    let (samples, acquisitions) = std::thread::scope(|scope| {
         let other = scope.spawn(|| player(1));
         let one = scope.spawn(|| player(0));
-        let mut samples = one.join().expect("a player does not panic");
-        samples.extend(other.join().expect("a player does not panic"));
-        samples
+        let (mut samples, own) = one.join().expect("a player does not panic");
+        let (others_samples, others) = other.join().expect("a player does not panic");
+        samples.extend(others_samples);
+        (samples, own + others)
     });
     let pair = (midmean(samples).unwrap_or(f64::NAN) - cost_of_timing()).max(1.0);
-    Found { ops_per_s: order.clock.ticks_per_s / pair, ticks_per_pair: Some(pair), ..Found::default() }
+    Found { acquisitions, ops_per_s: order.clock.ticks_per_s / pair, ticks_per_pair: Some(pair), ..Found::default() }
 }
 
 /// What timing nothing takes.

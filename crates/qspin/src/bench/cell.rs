@@ -6,6 +6,7 @@ use super::clock::{Clock, TICKS_ARE_CYCLES};
 use super::machine::transfer_ticks;
 use super::plan::{Cell, Scenario};
 use super::row::{Placement, Row, Wait, fairness, jain};
+use super::stats::Tally;
 use super::{alone, crowd, map};
 use crate::locks::{Contender, LockJob, LockName};
 
@@ -20,6 +21,8 @@ pub(super) struct Order {
     pub(super) clock: Clock,
     /// Where threads go, in this order.
     pub(super) cpus: Vec<usize>,
+    /// Count what the lock does.
+    pub(super) stats: bool,
     /// Hang instead, to see that the parent copes.
     pub(super) hang: bool,
 }
@@ -38,6 +41,8 @@ impl Order {
 /// What a scenario found out about a lock.
 #[derive(Default)]
 pub(super) struct Found {
+    /// Acquisitions in all, also those after time was up.
+    pub(super) acquisitions: u64,
     pub(super) ops_per_s: f64,
     pub(super) ticks_per_pair: Option<f64>,
     /// Acquisitions by thread.
@@ -74,7 +79,9 @@ pub(super) fn measure(order: &Order) -> Row {
         }
     }
     let before = order.pair().map(transfer_ticks);
+    let tally = if order.stats { Tally::begin() } else { None };
     let found = order.lock.with_type(Measure(order));
+    let events = tally.and_then(|tally| tally.end(found.acquisitions));
     let after = order.pair().map(transfer_ticks);
     let cycles = |ticks: f64| TICKS_ARE_CYCLES.then_some(ticks);
     Row {
@@ -95,6 +102,7 @@ pub(super) fn measure(order: &Order) -> Row {
         round: order.round,
         seed: order.seed,
         slice_s: order.slice_s,
+        events,
         disturbed: false,
     }
 }

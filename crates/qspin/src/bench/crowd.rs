@@ -107,6 +107,7 @@ pub(super) fn race<L: Contender, S: Section>(order: &Order, section: S) -> Found
         max: ns(waits.max()),
     };
     Found {
+        acquisitions: done,
         ops_per_s: in_time as f64 / order.slice_s,
         ticks_per_pair: None,
         counts: tallies.iter().map(|t| t.in_time).collect(),

@@ -15,6 +15,7 @@ mod plot;
 mod report;
 mod row;
 mod session;
+mod stats;
 mod table;
 mod verdict;
 
@@ -80,6 +81,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
+    /// Show what the lock counted of itself: how often it queued, slept, was woken. Needs a build with --features stats
+    #[arg(long)]
+    stats: bool,
+
     /// Write each row to FILE as a line of JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -106,6 +111,9 @@ fn seconds(text: &str) -> Result<f64, String> {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(order) = &args.child {
         return child::obey(order);
+    }
+    if args.stats {
+        stats::need()?;
     }
     // Before anything is measured: what was measured for minutes must not be lost to a wrong path.
     let json = args.json.as_deref().map(open).transpose()?;
@@ -140,6 +148,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let groups = verdict::groups(&compared);
     let noise = watch.finish(&outcome, &groups);
     let figures = figures::figures(&compared);
+    let events = stats::per_thousand(&groups, &compared);
     if let Some(mut file) = report {
         let facts = machine::describe(clock, &allowed);
         let page = report::page(&report::Contents {
@@ -148,12 +157,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             outcome: &outcome,
             noise: &noise,
             figures: &figures,
+            events: &events,
             planned_rounds: session.rounds,
         })?;
         let write = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(page.as_bytes()));
         write.map_err(|e| Failure::failed(format!("cannot write the report: {e}")))?;
     }
-    show(&table::text(&groups, &outcome, &noise, &figures, session.rounds))?;
+    show(&table::text(&groups, &outcome, &noise, &figures, &events, session.rounds))?;
     verdict_on(&outcome)
 }
 
@@ -198,6 +208,7 @@ fn session(args: &Args, clock: Clock, cpus: Vec<usize>) -> Result<(Session, Vec<
         locks,
         rounds: args.rounds.unwrap_or(size.rounds),
         slice: Duration::from_secs_f64(args.seconds.unwrap_or(size.slice_s)),
+        stats: args.stats,
         every_round: !args.locks.is_empty(),
         seed: args.seed,
         kill_after: Duration::from_secs_f64(args.kill_after),

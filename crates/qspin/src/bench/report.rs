@@ -7,6 +7,7 @@ use super::noise::Noise;
 use super::plan::{self, Scenario};
 use super::plot;
 use super::session::Outcome;
+use super::stats::{self, PerThousand};
 use super::table::{compact, headline, peers, ratio_text, rounds_done, tone};
 use super::verdict::{Group, OURS, Summary};
 use crate::failure::Failure;
@@ -22,12 +23,13 @@ pub(super) struct Contents<'a> {
     pub(super) outcome: &'a Outcome,
     pub(super) noise: &'a Noise,
     pub(super) figures: &'a [Block],
+    pub(super) events: &'a [PerThousand],
     pub(super) planned_rounds: u32,
 }
 
 /// The whole page.
 pub(super) fn page(contents: &Contents<'_>) -> Result<String, Failure> {
-    let Contents { facts, groups, outcome, noise, figures, planned_rounds } = contents;
+    let Contents { facts, groups, outcome, noise, figures, events, planned_rounds } = contents;
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -58,6 +60,10 @@ pub(super) fn page(contents: &Contents<'_>) -> Result<String, Failure> {
                 (bars(groups)?)
                 (curve(groups)?)
                 (waits(groups)?)
+                @if !events.is_empty() {
+                    h2 { "Events in 1000 acquisitions" }
+                    @for table in *events { (counted(table)) }
+                }
                 h2 { "Machine" }
                 dl { @for (what, value) in *facts { dt { (what) } dd { (value) } } }
                 h2 { "Noise" }
@@ -204,6 +210,20 @@ fn waits(groups: &[Group]) -> Result<Markup, Failure> {
         p.note { "Ring: median. Small dot: p99. Large dot: p99.9, also at the right. Bar: the longest wait. Logarithmic." }
         div.grid { @for (title, chart) in &charts { figure { figcaption { (title) } (PreEscaped(chart)) } } }
     })
+}
+
+fn counted(table: &PerThousand) -> Markup {
+    html! {
+        p.note { (table.title) }
+        div.scroll { table {
+            thead { tr { th { "lock" } @for name in &table.events { th.figure { (name) } } } }
+            tbody {
+                @for (lock, rates) in &table.locks {
+                    tr { td { (lock) } @for &value in rates { td.figure { (stats::rate(value)) } } }
+                }
+            }
+        } }
+    }
 }
 
 fn cell(group: &Group) -> Markup {

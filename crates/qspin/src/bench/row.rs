@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Cell, Scenario};
+use super::stats::Events;
 use crate::locks::LockName;
 
 /// Where the host had put the two CPUs.
@@ -68,6 +69,9 @@ pub(super) struct Row {
     pub(super) seed: u64,
     /// How long it was measured, in seconds.
     pub(super) slice_s: f64,
+    /// What the lock counted of itself, where it was asked to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) events: Option<Events>,
     /// Other processes took much of the CPUs meanwhile. Known to the parent only.
     #[serde(skip)]
     pub(super) disturbed: bool,

@@ -23,6 +23,8 @@ pub(super) struct Session {
     pub(super) seed: u64,
     /// Each lock in every round, also where the first round said it all.
     pub(super) every_round: bool,
+    /// Count what the locks do.
+    pub(super) stats: bool,
     pub(super) kill_after: Duration,
     /// No slice begins or lasts beyond this.
     pub(super) limit: Option<Duration>,
@@ -134,6 +136,7 @@ impl Session {
             slice_s: length.as_secs_f64(),
             clock: self.clock,
             cpus: self.cpus.clone(),
+            stats: self.stats,
             hang: self.hang == Some(turn.lock),
         };
         let mut last = None;

@@ -4,6 +4,7 @@ use super::figures::Block;
 use super::noise::Noise;
 use super::row::Wait;
 use super::session::Outcome;
+use super::stats::PerThousand;
 use super::verdict::{Group, OURS};
 use crate::locks::LockName;
 use crate::ui::{self, Tone, digits, figure, nanos, paint, si};
@@ -17,6 +18,7 @@ pub(super) fn text(
     outcome: &Outcome,
     noise: &Noise,
     figures: &[Block],
+    events: &[PerThousand],
     planned_rounds: u32,
 ) -> String {
     let mut parts: Vec<String> =
@@ -34,6 +36,10 @@ pub(super) fn text(
     parts.push(format!("\n{}", ui::heading("Figures")));
     for block in figures {
         parts.push(format!("  {}\n{}", block.title, figures_table(block)));
+    }
+    if !events.is_empty() {
+        parts.push(format!("\n{}", ui::heading("Events in 1000 acquisitions")));
+        parts.extend(events.iter().map(PerThousand::text));
     }
     parts.join("\n") + "\n"
 }
