@@ -150,6 +150,26 @@ fn a_build_that_counts_shows_events_by_the_kernels_names() {
 }
 
 #[test]
+fn a_lock_that_no_program_takes_is_left_out_and_said() {
+    let program = ["--scenario", "channel", "--rounds", "1", "--seconds", "0.01"];
+    let only = [&["--lock", "mcs"], &program[..]].concat();
+    refused(&only, &["nothing is left to measure", "mcs in channel: it has no lock_api form"]);
+
+    let folder = Folder::new("programs");
+    let json = folder.file("rows.jsonl");
+    let both = [&["--lock", "mcs,parking", "--threads", "1,3", "--json", &json], &program[..]].concat();
+    let output = bench(&both);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for said in ["mcs in channel: it has no lock_api form", "channel with 1 thread"] {
+        assert!(stderr(&output).contains(said), "no '{said}' in: {}", stderr(&output));
+    }
+    let rows = rows(&json);
+    assert_eq!(rows.len(), 1);
+    assert_eq!((&rows[0]["lock"], &rows[0]["threads"]), (&"parking".into(), &3.into()));
+    assert_eq!(rows[0]["excluded_ok"], true);
+}
+
+#[test]
 fn files_that_cannot_be_written_are_noticed_before_measuring() {
     refused(&["--report", "/nonexistent/report.html"], &["/nonexistent/report.html", "folder that exists"]);
     refused(&["--json", "/nonexistent/rows.jsonl"], &["/nonexistent/rows.jsonl", "folder that exists"]);
@@ -213,7 +233,7 @@ fn a_tiny_run_of_everything_writes_rows_and_a_page_of_its_own() {
     }
 
     let rows = rows(&json);
-    let cells = if cpus() < 2 { 7 } else { 17 };
+    let cells = if cpus() < 2 { 9 } else { 19 };
     assert_eq!(rows.len(), cells * 3, "{}", stderr(&output));
     let mut idle = 0;
     for row in &rows {
@@ -235,7 +255,7 @@ fn a_tiny_run_of_everything_writes_rows_and_a_page_of_its_own() {
                 assert!(row["wait_ns"].is_null() && row["excluded_ok"].is_null(), "{row}");
                 assert_eq!(row["cycles_per_pair"].is_number(), cfg!(target_arch = "x86_64"), "{row}");
             }
-            Some("contended" | "oversubscribed" | "map") => {
+            Some("contended" | "oversubscribed" | "map" | "allocator" | "channel") => {
                 assert_eq!(row["excluded_ok"], true, "{row}");
                 let wait = |name: &str| row["wait_ns"][name].as_f64().unwrap_or_else(|| panic!("no {name}: {row}"));
                 assert!(wait("p50") <= wait("p99") && wait("p99") <= wait("p999") && wait("p999") <= wait("max"));

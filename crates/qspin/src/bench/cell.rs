@@ -7,7 +7,7 @@ use super::machine::transfer_ticks;
 use super::plan::{Cell, Scenario};
 use super::row::{Placement, Row, Wait, fairness, jain};
 use super::stats::Tally;
-use super::{alone, crowd, map};
+use super::{alone, crowd, map, programs};
 use crate::locks::{Contender, LockJob, LockName};
 
 /// What the parent asks a child for; JSON on its command line.
@@ -66,6 +66,8 @@ impl LockJob for Measure<'_> {
                 crowd::race::<L, _>(self.0, crowd::Busy::new(self.0.clock, section_ns))
             }
             Scenario::Map => crowd::race::<L, _>(self.0, map::SharedMap::new()),
+            // It takes the lock as another kind of type.
+            Scenario::Allocator | Scenario::Channel => programs::run(self.0),
         }
     }
 }

@@ -64,7 +64,7 @@ struct Shared<L, S> {
 }
 
 /// What one thread has to tell.
-struct Tally {
+pub(super) struct Tally {
     /// All acquisitions.
     done: u64,
     /// Those before time was up.
@@ -81,19 +81,44 @@ fn histogram() -> Histogram<u32> {
 
 /// Runs the cell's threads on a lock of type `L`.
 pub(super) fn race<L: Contender, S: Section>(order: &Order, section: S) -> Found {
-    let threads = order.cell.threads;
     let shared = Shared { lock: Line(L::new()), counter: Line(Counter::default()), section: Line(section) };
+    let tallies = play(order, |player| {
+        loop {
+            let draw = player.random.draw();
+            let Some(asked) = player.ask() else { break };
+            let mut entered = 0;
+            shared.lock.0.with(|| {
+                entered = ticks();
+                shared.counter.0.bump();
+                // SAFETY: in the lock. (One that does not exclude is run with sections that touch nothing.)
+                unsafe { shared.section.0.work(entered, draw) };
+            });
+            player.had(asked, entered);
+            player.think();
+        }
+    });
+    let done: u64 = tallies.iter().map(|t| t.done).sum();
+    found(order, &tallies, shared.counter.0.0.load(Ordering::Relaxed) == done)
+}
+
+/// Runs the cell's threads, each at its `work` until time is up.
+pub(super) fn play(order: &Order, work: impl Fn(&mut Player) + Sync) -> Vec<Tally> {
+    let threads = order.cell.threads;
     let gates = Gates { ready: Barrier::new(threads), go: Barrier::new(threads), start: AtomicU64::new(0) };
-    let tallies: Vec<Tally> = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let spawn = |index| {
-            let (shared, gates) = (&shared, &gates);
-            scope.spawn(move || run_thread(order, shared, gates, index))
+            let (gates, work) = (&gates, &work);
+            scope.spawn(move || run_thread(order, gates, index, work))
         };
         let running: Vec<_> = (0..threads).map(spawn).collect();
         running.into_iter().map(|thread| thread.join().expect("a thread does not panic")).collect()
-    });
+    })
+}
+
+/// What all threads have to tell together.
+pub(super) fn found(order: &Order, tallies: &[Tally], excluded_ok: bool) -> Found {
     let mut waits = histogram();
-    for tally in &tallies {
+    for tally in tallies {
         waits.add(&tally.waits).expect("histograms of one kind add up");
     }
     let done: u64 = tallies.iter().map(|t| t.done).sum();
@@ -113,7 +138,7 @@ pub(super) fn race<L: Contender, S: Section>(order: &Order, section: S) -> Found
         counts: tallies.iter().map(|t| t.in_time).collect(),
         wait: (!waits.is_empty()).then_some(wait),
         cpu_ns_per_op: (done > 0).then(|| cpu_ns as f64 / done as f64),
-        excluded_ok: Some(shared.counter.0.0.load(Ordering::Relaxed) == done),
+        excluded_ok: Some(excluded_ok),
     }
 }
 
@@ -124,50 +149,68 @@ struct Gates {
     start: AtomicU64,
 }
 
-fn run_thread<L: Contender, S: Section>(order: &Order, shared: &Shared<L, S>, gates: &Gates, index: usize) -> Tally {
+/// One of the threads, at work.
+pub(super) struct Player {
+    pub(super) index: usize,
+    pub(super) random: Random,
+    think: u64,
+    end: u64,
+    tally: Tally,
+}
+
+impl Player {
+    /// The time at which it asks; `None` when time is up. To be called before each acquire, so that after the end a
+    /// thread waits at most once more: even a queue of many threads drains.
+    #[inline]
+    pub(super) fn ask(&self) -> Option<u64> {
+        let now = ticks();
+        (now < self.end).then_some(now)
+    }
+
+    /// It got at `entered` what it had asked for at `asked`.
+    #[inline]
+    pub(super) fn had(&mut self, asked: u64, entered: u64) {
+        self.tally.done += 1;
+        self.tally.in_time += u64::from(entered <= self.end);
+        self.tally.waits.saturating_record(entered.saturating_sub(asked));
+    }
+
+    /// Does something else for a while.
+    #[inline]
+    pub(super) fn think(&mut self) {
+        if self.think > 0 {
+            busy_until(ticks() + self.random.around(self.think));
+        }
+    }
+}
+
+fn run_thread(order: &Order, gates: &Gates, index: usize, work: &impl Fn(&mut Player)) -> Tally {
     let cell = &order.cell;
     let pinned = cell.is_pinned(order.cpus.len());
     if pinned {
         pin(order.cpus[index]);
     }
-    let mut random = Random::new(order.seed, index as u64);
-    let think = order.clock.ticks(Duration::from_nanos(cell.think_ns.unwrap_or(0).into()));
-    let mut tally = Tally { done: 0, in_time: 0, waits: histogram(), cpu_ns: 0 };
+    let mut player = Player {
+        index,
+        random: Random::new(order.seed, index as u64),
+        think: order.clock.ticks(Duration::from_nanos(cell.think_ns.unwrap_or(0).into())),
+        end: 0,
+        tally: Tally { done: 0, in_time: 0, waits: histogram(), cpu_ns: 0 },
+    };
     if gates.ready.wait().is_leader() {
         // A little later, so that those on CPUs of their own start at the same moment.
         gates.start.store(ticks() + order.clock.ticks(Duration::from_micros(200)), Ordering::Relaxed);
     }
     gates.go.wait();
     let start = gates.start.load(Ordering::Relaxed);
-    let end = start + order.slice_ticks();
+    player.end = start + order.slice_ticks();
     if pinned {
         busy_until(start);
     }
     let cpu_start = cpu_time_ns();
-    loop {
-        let draw = random.draw();
-        let asked = ticks();
-        // Looked at before each acquire, so that after the end a thread waits at most once more: even a queue of many
-        // threads drains.
-        if asked >= end {
-            break;
-        }
-        let mut entered = 0;
-        shared.lock.0.with(|| {
-            entered = ticks();
-            shared.counter.0.bump();
-            // SAFETY: in the lock. (One that does not exclude is run with sections that touch nothing.)
-            unsafe { shared.section.0.work(entered, draw) };
-        });
-        tally.done += 1;
-        tally.in_time += u64::from(entered <= end);
-        tally.waits.saturating_record(entered.saturating_sub(asked));
-        if think > 0 {
-            busy_until(ticks() + random.around(think));
-        }
-    }
-    tally.cpu_ns = cpu_time_ns() - cpu_start;
-    tally
+    work(&mut player);
+    player.tally.cpu_ns = cpu_time_ns() - cpu_start;
+    player.tally
 }
 
 /// CPU time that this thread has used.

@@ -12,6 +12,7 @@ mod memory;
 mod noise;
 mod plan;
 mod plot;
+mod programs;
 mod report;
 mod row;
 mod session;
@@ -60,7 +61,7 @@ pub(crate) struct Args {
     #[arg(long = "scenario", value_name = "NAME", value_delimiter = ',')]
     scenarios: Vec<Scenario>,
 
-    /// Thread counts for contended, oversubscribed and map, 1 to 1024 [default: 2; oversubscribed 4 to 64, map 1 to 32]
+    /// Thread counts for all but alone-hot and alone-cold, 1 to 1024 [default: 2; oversubscribed 4 to 64, map 1 to 32, programs 2 to 32]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=MOST_THREADS))]
     threads: Vec<u64>,
 
@@ -217,6 +218,14 @@ fn session(args: &Args, clock: Clock, cpus: Vec<usize>) -> Result<(Session, Vec<
         cpus,
         hang: args.test_hang,
     };
+    let misfits = session.misfits().into_iter().map(|(scenario, lock)| match scenario {
+        Scenario::Allocator | Scenario::Channel => format!("{lock} in {}: it has no lock_api form", scenario.name()),
+        _ => format!("{lock} in {}: it would corrupt what it should guard", scenario.name()),
+    });
+    left_out.extend(misfits);
+    if session.is_empty() {
+        return Err(Failure::usage(format!("nothing is left to measure: {}", left_out.join("; "))));
+    }
     if session.spares_rounds() {
         left_out.push(
             "locks that only spin, where threads outnumber CPUs, after the first round (--lock NAMES measures them in each)"

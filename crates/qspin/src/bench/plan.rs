@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::programs;
 use crate::locks::LockName;
 
 /// A situation that a lock can be in.
@@ -22,6 +23,10 @@ pub(super) enum Scenario {
     Oversubscribed,
     /// A shared hash map, four gets to one put
     Map,
+    /// A program: threads that answer requests allocate from one talc heap
+    Allocator,
+    /// A program: jobs through a bounded channel of futures-intrusive
+    Channel,
 }
 
 impl Scenario {
@@ -32,7 +37,14 @@ impl Scenario {
             Self::Contended => "contended",
             Self::Oversubscribed => "oversubscribed",
             Self::Map => "map",
+            Self::Allocator => "allocator",
+            Self::Channel => "channel",
         }
+    }
+
+    /// A program of others, which needs a lock that it can be built on.
+    pub(super) const fn is_program(self) -> bool {
+        matches!(self, Self::Allocator | Self::Channel)
     }
 
     /// Two CPUs take part, so their distance matters.
@@ -71,8 +83,11 @@ impl Cell {
     }
 
     /// Whether a slice in this round tells anything about `lock`. With more threads than CPUs a lock that only spins
-    /// is as slow in each round as in the first.
+    /// is as slow in each round as in the first. A program is run with locks that somebody would give it.
     pub(super) fn tells(&self, lock: LockName, round: u32, cpus: usize) -> bool {
+        if self.scenario.is_program() {
+            return programs::are_used_with(lock);
+        }
         self.threads <= cpus || lock.sleeps() || round == 0
     }
 
@@ -83,7 +98,7 @@ impl Cell {
             Scenario::AloneHot | Scenario::AloneCold => slice / 2,
             // Who got how much, and who waited longest, settles only after each thread has had the CPU many times.
             Scenario::Oversubscribed if self.is_crowd() => slice * 8,
-            Scenario::Oversubscribed => slice * 2,
+            Scenario::Oversubscribed | Scenario::Allocator | Scenario::Channel => slice * 2,
             Scenario::Contended | Scenario::Map => slice,
         }
     }
@@ -114,6 +129,8 @@ pub(super) const CROWD_THINK_NS: u32 = 1000;
 const STORM_SECTION_NS: u32 = 50;
 const STORM_THREADS: usize = 8;
 const MAP_THINK_NS: u32 = 100;
+/// What a request or a job is besides its memory or its way through the queue.
+const PROGRAM_THINK_NS: u32 = 500;
 
 /// Slices shorter than this say nothing about who got how much and who waited longest: with so many threads some have
 /// hardly run.
@@ -163,6 +180,14 @@ pub(super) fn cells(scenarios: &[Scenario], threads: Option<&[usize]>, quick: bo
                 let storms = threads.map_or_else(|| vec![STORM_THREADS], <[usize]>::to_vec);
                 cells.extend(storms.into_iter().map(|n| Cell::new(scenario, n).times(STORM_SECTION_NS, 0)));
             }
+            Scenario::Allocator | Scenario::Channel => {
+                let fewest = if scenario == Scenario::Channel { 2 } else { 1 };
+                if counts.iter().any(|&n| n < fewest) {
+                    left_out.push("channel with 1 thread: one offers and another takes".to_owned());
+                }
+                let cell = |n| Cell { think_ns: Some(PROGRAM_THINK_NS), ..Cell::new(scenario, n) };
+                cells.extend(counts.into_iter().filter(|&n| n >= fewest).map(cell));
+            }
             Scenario::Map => {
                 let cell = |&n| Cell { think_ns: Some(MAP_THINK_NS), ..Cell::new(scenario, n) };
                 cells.extend(counts.iter().map(cell));
@@ -175,6 +200,9 @@ pub(super) fn cells(scenarios: &[Scenario], threads: Option<&[usize]>, quick: bo
         }
         if scenarios.contains(&Scenario::Map) {
             left_out.push("map with 32 threads (the full run has it)".to_owned());
+        }
+        if scenarios.iter().any(|s| s.is_program()) {
+            left_out.push("programs with 2 and 32 threads (the full run has them)".to_owned());
         }
     }
     if cpus < 2 && !left_out.is_empty() {
@@ -191,6 +219,8 @@ fn default_threads(scenario: Scenario, quick: bool) -> Vec<usize> {
         Scenario::Oversubscribed => vec![4, 8, 16, 32, 64],
         Scenario::Map if quick => vec![1, 2, 8],
         Scenario::Map => vec![1, 2, 8, 32],
+        Scenario::Allocator | Scenario::Channel if quick => vec![8],
+        Scenario::Allocator | Scenario::Channel => vec![2, 8, 32],
     }
 }
 

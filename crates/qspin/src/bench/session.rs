@@ -9,6 +9,7 @@ use super::child::{Lost, spawn};
 use super::clock::Clock;
 use super::noise::{Meter, Watch};
 use super::plan::{Cell, Scenario};
+use super::programs;
 use super::row::Row;
 use crate::failure::Failure;
 use crate::locks::LockName;
@@ -72,9 +73,28 @@ impl Session {
         turns
     }
 
+    /// Locks that were asked for, in cells that they do not fit.
+    pub(super) fn misfits(&self) -> Vec<(Scenario, LockName)> {
+        let mut misfits = Vec::new();
+        for cell in self.cells.iter().filter(|_| self.every_round) {
+            for &lock in self.locks.iter().filter(|&&lock| !fits(*cell, lock)) {
+                if !misfits.contains(&(cell.scenario, lock)) {
+                    misfits.push((cell.scenario, lock));
+                }
+            }
+        }
+        misfits
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.turns().is_empty()
+    }
+
     /// Some locks are not measured in every round.
     pub(super) fn spares_rounds(&self) -> bool {
-        let told = |cell: &Cell| self.locks.iter().all(|&lock| cell.tells(lock, 1, self.cpus.len()));
+        let told = |cell: &Cell| {
+            cell.scenario.is_program() || self.locks.iter().all(|&lock| cell.tells(lock, 1, self.cpus.len()))
+        };
         !self.every_round && self.rounds > 1 && !self.cells.iter().all(told)
     }
 
@@ -197,8 +217,13 @@ impl Outcome {
 }
 
 /// A lock that does not exclude would corrupt the map, and say nothing by it that the counters do not say.
+/// And programs need a lock that they can be built on.
 fn fits(cell: Cell, lock: LockName) -> bool {
-    cell.scenario != Scenario::Map || lock != LockName::Broken
+    match cell.scenario {
+        Scenario::Map => lock != LockName::Broken,
+        Scenario::Allocator | Scenario::Channel => programs::take(lock),
+        _ => true,
+    }
 }
 
 fn explain(lost: &Lost, turn: Turn, cpus: usize) -> String {

@@ -23,6 +23,7 @@ pub(super) fn blocks(settings: &[Setting<'_>]) -> Vec<Block> {
         hottest_pair(settings),
         other_pairs(settings),
         map(settings),
+        programs(settings),
     ]
 }
 
@@ -158,6 +159,20 @@ fn map(settings: &[Setting<'_>]) -> Block {
         title: "parking, hash map: throughput (at least 1, alone 0.97; aim 1.2)",
         figures: settings.iter().filter(|s| s.cell.scenario == Scenario::Map).filter_map(figure).collect(),
     }
+}
+
+/// What the programs are given besides: parking_lot is futures-intrusive's own choice, a spin lock that of talc's
+/// examples.
+fn programs(settings: &[Setting<'_>]) -> Block {
+    let mut figures = Vec::new();
+    for setting in settings.iter().filter(|s| s.cell.scenario.is_program()) {
+        for peer in [LockName::Std, LockName::ParkingLot, LockName::Spin] {
+            let Some((ratio, rounds)) = setting.ratio(LOCK, &[peer], throughput) else { continue };
+            let what = format!("{}, {}", setting.cell.scenario.name(), name(setting, peer.name()));
+            figures.push(Figure::plain(what, format!("{} (n = {rounds})", digits(ratio))));
+        }
+    }
+    Block { title: "parking, programs that take a lock_api mutex: throughput", figures }
 }
 
 #[cfg(test)]
