@@ -15,7 +15,7 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 /// Runs `qspin bench` with these arguments.
 fn bench(args: &[&str]) -> Output {
     let mut command = Command::new(QSPIN);
-    command.arg("bench").args(args);
+    command.arg("bench").args(args).env_remove("QSPINLOCK_PARKING");
     run(command)
 }
 
@@ -103,6 +103,10 @@ fn bad_input_is_refused_with_what_would_be_accepted() {
     refused(&["--rounds", "0"], &["1..=1000"]);
     refused(&["--seed", "x"], &["--seed"]);
     refused(&["--child", "{}"], &["order makes no sense"]);
+    // The trade-off has cells and locks of its own, and the chart alone is of it.
+    refused(&["--trade-off", "--threads", "2"], &["--trade-off", "--threads"]);
+    refused(&["--trade-off", "--lock", "std"], &["--trade-off", "--lock"]);
+    refused(&["--svg", "chart.svg"], &["--trade-off"]);
 }
 
 #[cfg(not(feature = "stats"))]
@@ -176,6 +180,8 @@ fn files_that_cannot_be_written_are_noticed_before_measuring() {
     let folder = Folder::new("same");
     let file = folder.file("both");
     refused(&["--json", &file, "--report", &file], &["same file"]);
+    refused(&["--trade-off", "--svg", &file, "--report", &file], &["same file"]);
+    refused(&["--trade-off", "--svg", "/nonexistent/t.svg"], &["/nonexistent/t.svg", "folder that exists"]);
 }
 
 #[test]
@@ -305,6 +311,50 @@ fn a_quick_run_says_what_it_leaves_out() {
         assert_eq!(rounds_of("mcs"), [0]);
     }
     assert!(rounds_of("parking-exact").is_empty(), "it is there for tests");
+}
+
+#[test]
+fn the_trade_off_turns_one_knob_at_a_time_and_draws_it() {
+    let folder = Folder::new("tradeoff");
+    let (json, page, svg) = (folder.file("rows.jsonl"), folder.file("page.html"), folder.file("chart.svg"));
+    let args =
+        ["--trade-off", "--rounds", "1", "--seconds", "0.005", "--json", &json, "--report", &page, "--svg", &svg];
+    let output = bench(&args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+
+    let rows = rows(&json);
+    let settings: std::collections::BTreeSet<&str> = rows.iter().filter_map(|row| row["setting"].as_str()).collect();
+    // What the lock's own process found in its environment.
+    for knob in ["spin=0,", "yields=0,", "lane=0,", "ask_after=100"] {
+        assert!(settings.iter().any(|setting| setting.contains(knob)), "nobody was given {knob}: {settings:?}");
+    }
+    let cells = if cpus() < 2 { 1 } else { 2 };
+    assert_eq!(rows.len(), cells * (settings.len() + 2), "each setting once, and two peers");
+    assert!(rows.iter().all(|row| row["setting"].is_string() == (row["lock"] == "parking")));
+
+    for said in ["spin", "ask_after", "300 (as it is)", "worst wait", "the worst waits mean nothing"] {
+        assert!(stdout(&output).contains(said), "no '{said}' in: {}", stdout(&output));
+    }
+    let svg = std::fs::read_to_string(&svg).expect("the chart was written");
+    assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+    assert!(svg.contains("parking_lot = 1") && svg.contains("ask_after"), "{svg}");
+    let html = std::fs::read_to_string(&page).expect("the page was written");
+    assert!(html.starts_with("<!DOCTYPE html>") && html.contains("<svg") && !html.contains("<script"));
+}
+
+#[test]
+fn a_setting_of_the_environment_is_told_in_the_rows() {
+    let folder = Folder::new("setting");
+    let json = folder.file("rows.jsonl");
+    let mut command = Command::new(QSPIN);
+    command.args(["bench", "--lock", "parking,std", "--scenario", "alone-hot", "--rounds", "1", "--seconds", "0.01"]);
+    command.args(["--json", &json]).env("QSPINLOCK_PARKING", "spin=500");
+    let output = run(command);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for row in rows(&json) {
+        let said = if row["lock"] == "parking" { "spin=500".into() } else { Value::Null };
+        assert_eq!(row["setting"], said, "{row}");
+    }
 }
 
 #[test]

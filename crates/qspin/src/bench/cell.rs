@@ -6,6 +6,7 @@ use super::clock::{Clock, TICKS_ARE_CYCLES};
 use super::machine::transfer_ticks;
 use super::plan::{Cell, Scenario};
 use super::row::{Placement, Row, Wait, fairness, jain};
+use super::session::SETTING;
 use super::stats::Tally;
 use super::{alone, crowd, map, programs};
 use crate::locks::{Contender, LockJob, LockName};
@@ -72,6 +73,11 @@ impl LockJob for Measure<'_> {
     }
 }
 
+/// What the environment says about this lock, if it listens.
+fn setting_of(lock: LockName) -> Option<String> {
+    matches!(lock, LockName::Parking | LockName::ParkingExact).then(|| std::env::var(SETTING).ok()).flatten()
+}
+
 /// Measures, with a look at the distance of the two CPUs right before and right after.
 pub(super) fn measure(order: &Order) -> Row {
     if order.hang {
@@ -104,6 +110,7 @@ pub(super) fn measure(order: &Order) -> Row {
         round: order.round,
         seed: order.seed,
         slice_s: order.slice_s,
+        setting: setting_of(order.lock),
         events,
         disturbed: false,
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::cell::{Order, measure};
 use super::row::Row;
+use super::session::SETTING;
 use crate::failure::Failure;
 
 /// Why there is no row.
@@ -18,12 +19,13 @@ pub(super) enum Lost {
     Died(String),
 }
 
-/// Runs `order` in a child that is killed after `kill_after`.
-pub(super) fn spawn(order: &Order, kill_after: Duration) -> Result<Row, Lost> {
+/// Runs `order` in a child that is killed after `kill_after`, with the lock set so.
+pub(super) fn spawn(order: &Order, setting: Option<&str>, kill_after: Duration) -> Result<Row, Lost> {
     let died = |what: &str, error: &dyn std::fmt::Display| Lost::Died(format!("{what}: {error}"));
     let order = serde_json::to_string(order).map_err(|e| died("cannot write the order", &e))?;
     let own = std::env::current_exe().map_err(|e| died("cannot find this program", &e))?;
     let mut child = Command::new(own)
+        .envs(setting.map(|setting| (SETTING, setting)))
         .args(["bench", "--child", &order])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

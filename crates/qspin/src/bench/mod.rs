@@ -18,6 +18,7 @@ mod row;
 mod session;
 mod stats;
 mod table;
+mod tradeoff;
 mod verdict;
 
 use std::fs::{File, OpenOptions};
@@ -29,8 +30,8 @@ use clap::ValueEnum;
 
 use self::clock::Clock;
 use self::noise::Watch;
-use self::plan::Scenario;
-use self::session::Session;
+use self::plan::{Cell, Scenario};
+use self::session::{Entry, Session};
 use crate::failure::Failure;
 use crate::locks::LockName;
 
@@ -42,6 +43,7 @@ Examples:
   qspin bench --report bench.html              the full run, up to 25 minutes, and a page to look at
   qspin bench --lock native,mcs,spin-ticket --scenario contended
   qspin bench --scenario oversubscribed --threads 4,16 --rounds 3 --json rows.jsonl
+  qspin bench --trade-off --report tradeoff.html
 
 Throughput and waits are compared within a round and for the same distance between the CPUs, which a
 virtual machine's host may change at any time. Run it on an idle machine, and trust what repeats.";
@@ -94,6 +96,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
 
+    /// Instead: turn one knob of `parking` at a time, and show what throughput costs in waiting
+    #[arg(long, conflicts_with_all = ["locks", "scenarios", "threads", "stats"])]
+    trade_off: bool,
+
+    /// Write the chart of --trade-off alone to FILE
+    #[arg(long, value_name = "FILE.svg", requires = "trade_off")]
+    svg: Option<PathBuf>,
+
     /// For qspin's own use: measure one slice
     #[arg(long, hide = true, value_name = "ORDER")]
     child: Option<String>,
@@ -117,40 +127,35 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         stats::need()?;
     }
     // Before anything is measured: what was measured for minutes must not be lost to a wrong path.
-    let json = args.json.as_deref().map(open).transpose()?;
-    let report = args.report.as_deref().map(open).transpose()?;
-    if args.json.is_some() && args.json == args.report {
-        return Err(Failure::usage("--json and --report name the same file; give each its own"));
-    }
-    if let Some(json) = &json {
-        json.set_len(0).map_err(|e| Failure::failed(format!("cannot empty the JSON file: {e}")))?;
-    }
+    let Files { json, report, svg } = files(args)?;
 
     let clock = Clock::calibrate();
     let allowed = machine::allowed_cpus();
-    let (session, left_out) = session(args, clock, machine::placing_order(&allowed))?;
-    for what in &left_out {
-        eprintln!("left out: {what}");
-    }
-    if cfg!(debug_assertions) {
-        eprintln!("this is a debug build: its figures mean nothing (cargo run --release)");
-    }
-    eprintln!(
-        "{}, {}, {}: about {:.0} s",
-        count(session.cells.len(), "cell"),
-        count(session.locks.len(), "lock"),
-        count(session.rounds as usize, "round"),
-        session.estimate().as_secs_f64().max(1.0)
-    );
-
+    let cpus = machine::placing_order(&allowed);
+    let plan = if args.trade_off { tradeoff::plan(args.quick, cpus.len())? } else { plan(args, cpus.len())? };
+    let (session, left_out) = session(args, plan, clock, cpus)?;
+    announce(&session, &left_out);
     let mut watch = Watch::start();
     let outcome = session.run(&mut watch, json)?;
     let compared = outcome.compared();
+    if args.trade_off {
+        let noise = watch.finish(&outcome, &[]);
+        let facts = machine::describe(clock, &allowed);
+        let found = tradeoff::Found::of(&compared, &outcome, &noise, session.rounds)?;
+        if let Some(file) = report {
+            fill(file, &found.page(&facts), "the report")?;
+        }
+        if let Some(file) = svg {
+            fill(file, &found.svg, "the chart")?;
+        }
+        show(&found.text())?;
+        return verdict_on(&outcome);
+    }
     let groups = verdict::groups(&compared);
     let noise = watch.finish(&outcome, &groups);
     let figures = figures::figures(&compared);
     let events = stats::per_thousand(&groups, &compared);
-    if let Some(mut file) = report {
+    if let Some(file) = report {
         let facts = machine::describe(clock, &allowed);
         let page = report::page(&report::Contents {
             facts: &facts,
@@ -161,11 +166,55 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             events: &events,
             planned_rounds: session.rounds,
         })?;
-        let write = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(page.as_bytes()));
-        write.map_err(|e| Failure::failed(format!("cannot write the report: {e}")))?;
+        fill(file, &page, "the report")?;
     }
     show(&table::text(&groups, &outcome, &noise, &figures, &events, session.rounds))?;
     verdict_on(&outcome)
+}
+
+/// What is about to be done, before it takes its time.
+fn announce(session: &Session, left_out: &[String]) {
+    for what in left_out {
+        eprintln!("left out: {what}");
+    }
+    if cfg!(debug_assertions) {
+        eprintln!("this is a debug build: its figures mean nothing (cargo run --release)");
+    }
+    eprintln!(
+        "{}, {}, {}: about {:.0} s",
+        count(session.cells.len(), "cell"),
+        count(session.entries.len(), "lock"),
+        count(session.rounds as usize, "round"),
+        session.estimate().as_secs_f64().max(1.0)
+    );
+}
+
+/// What is to be written.
+struct Files {
+    json: Option<File>,
+    report: Option<File>,
+    svg: Option<File>,
+}
+
+fn files(args: &Args) -> Result<Files, Failure> {
+    let named = [("--json", &args.json), ("--report", &args.report), ("--svg", &args.svg)];
+    for (index, (option, path)) in named.iter().enumerate() {
+        if let Some((other, _)) = named[..index].iter().find(|(_, earlier)| path.is_some() && earlier == path) {
+            return Err(Failure::usage(format!("{other} and {option} name the same file; give each its own")));
+        }
+    }
+    let open = |path: &Option<PathBuf>| path.as_deref().map(open).transpose();
+    let files = Files { json: open(&args.json)?, report: open(&args.report)?, svg: open(&args.svg)? };
+    if let Some(json) = &files.json {
+        json.set_len(0).map_err(|e| Failure::failed(format!("cannot empty the JSON file: {e}")))?;
+    }
+    Ok(files)
+}
+
+/// Writes `text` instead of what the file had.
+fn fill(mut file: File, text: &str, what: &str) -> Result<(), Failure> {
+    let write = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+    write.map_err(|e| Failure::failed(format!("cannot write {what}: {e}")))
 }
 
 /// Prints `text`. A reader who has seen enough, as `head` does, is no failure.
@@ -187,8 +236,18 @@ fn open(path: &Path) -> Result<File, Failure> {
     })
 }
 
-/// The session that the command line asks for, and what it cannot have.
-fn session(args: &Args, clock: Clock, cpus: Vec<usize>) -> Result<(Session, Vec<String>), Failure> {
+/// Who is to be measured where, and what cannot be had.
+struct Plan {
+    cells: Vec<Cell>,
+    left_out: Vec<String>,
+    entries: Vec<Entry>,
+    size: plan::Size,
+    /// Each in every round, also where the first one tells it all.
+    every_round: bool,
+}
+
+/// What the command line asks for.
+fn plan(args: &Args, cpus: usize) -> Result<Plan, Failure> {
     let mut locks = if args.locks.is_empty() { LockName::usual().collect() } else { args.locks.clone() };
     let mut scenarios =
         if args.scenarios.is_empty() { Scenario::value_variants().to_vec() } else { args.scenarios.clone() };
@@ -197,20 +256,31 @@ fn session(args: &Args, clock: Clock, cpus: Vec<usize>) -> Result<(Session, Vec<
     dedup(&mut scenarios);
     dedup(&mut threads);
     let counts = (!threads.is_empty()).then_some(&threads[..]);
-    let plan::Cells { cells, mut left_out } = plan::cells(&scenarios, counts, args.quick, cpus.len());
+    let plan::Cells { cells, left_out } = plan::cells(&scenarios, counts, args.quick, cpus);
     if cells.is_empty() {
         return Err(Failure::usage(format!("nothing is left to measure: {}", left_out.join("; "))));
     }
-    let size = if args.quick { plan::QUICK } else { plan::FULL };
+    Ok(Plan {
+        cells,
+        left_out,
+        entries: locks.into_iter().map(Entry::from).collect(),
+        size: if args.quick { plan::QUICK } else { plan::FULL },
+        every_round: !args.locks.is_empty(),
+    })
+}
+
+/// The session that follows the plan, and what it leaves out.
+fn session(args: &Args, plan: Plan, clock: Clock, cpus: Vec<usize>) -> Result<(Session, Vec<String>), Failure> {
+    let Plan { cells, mut left_out, entries, size, every_round } = plan;
     // Who sets the sizes knows how long they take.
     let own_sizes = args.rounds.is_some() || args.seconds.is_some();
     let session = Session {
         cells,
-        locks,
+        entries,
         rounds: args.rounds.unwrap_or(size.rounds),
         slice: Duration::from_secs_f64(args.seconds.unwrap_or(size.slice_s)),
+        every_round,
         stats: args.stats,
-        every_round: !args.locks.is_empty(),
         seed: args.seed,
         kill_after: Duration::from_secs_f64(args.kill_after),
         limit: (!own_sizes).then(|| Duration::from_secs_f64(size.limit_s)),

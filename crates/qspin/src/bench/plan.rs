@@ -64,11 +64,11 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    const fn new(scenario: Scenario, threads: usize) -> Self {
+    pub(super) const fn new(scenario: Scenario, threads: usize) -> Self {
         Self { scenario, threads, section_ns: None, think_ns: None }
     }
 
-    const fn times(self, section_ns: u32, think_ns: u32) -> Self {
+    pub(super) const fn times(self, section_ns: u32, think_ns: u32) -> Self {
         Self { section_ns: Some(section_ns), think_ns: Some(think_ns), ..self }
     }
 

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::locks::LockName;
 use crate::ui::{Tone, nanos, si};
 
-const AXIS: RGBColor = RGBColor(128, 134, 142);
+pub(super) const AXIS: RGBColor = RGBColor(128, 134, 142);
 const GOOD: RGBColor = RGBColor(38, 150, 92);
 const BAD: RGBColor = RGBColor(209, 73, 82);
 const DRAW: RGBColor = RGBColor(128, 134, 142);
@@ -48,14 +48,14 @@ fn broken(error: impl std::fmt::Display) -> Failure {
 }
 
 /// `1.00 us` as an axis has it: `1 us`.
-fn without_zeros(figure: &str) -> String {
+pub(super) fn without_zeros(figure: &str) -> String {
     let (number, unit) = figure.split_once(' ').map_or((figure, String::new()), |(n, unit)| (n, format!(" {unit}")));
     let short = if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
     short.to_owned() + &unit
 }
 
 /// Draws on a canvas of this size and returns the SVG.
-fn svg<E: std::fmt::Display>(
+pub(super) fn svg<E: std::fmt::Display>(
     size: (i32, i32),
     draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, plotters::coord::Shift>) -> Result<(), E>,
 ) -> Result<String, Failure> {

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::locks::LockName;
 use crate::ui::{Tone, digits, nanos, si};
 
-const STYLE: &str = include_str!("report.css");
+pub(super) const STYLE: &str = include_str!("report.css");
 
 /// Everything that the page shows.
 pub(super) struct Contents<'a> {

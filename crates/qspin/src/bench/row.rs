@@ -69,6 +69,9 @@ pub(super) struct Row {
     pub(super) seed: u64,
     /// How long it was measured, in seconds.
     pub(super) slice_s: f64,
+    /// How the lock was set by the environment, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) setting: Option<String>,
     /// What the lock counted of itself, where it was asked to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) events: Option<Events>,

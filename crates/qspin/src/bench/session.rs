@@ -15,10 +15,27 @@ use crate::failure::Failure;
 use crate::locks::LockName;
 use crate::ui;
 
+/// Who is measured: a lock, and how it is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) lock: LockName,
+    /// What its process finds in [`SETTING`]. `None`: whatever this one was started with.
+    pub(super) setting: Option<String>,
+}
+
+/// The variable of the environment that sets the lock whose waiters sleep.
+pub(super) const SETTING: &str = "QSPINLOCK_PARKING";
+
+impl From<LockName> for Entry {
+    fn from(lock: LockName) -> Self {
+        Self { lock, setting: None }
+    }
+}
+
 /// What to do.
 pub(super) struct Session {
     pub(super) cells: Vec<Cell>,
-    pub(super) locks: Vec<LockName>,
+    pub(super) entries: Vec<Entry>,
     pub(super) rounds: u32,
     pub(super) slice: Duration,
     pub(super) seed: u64,
@@ -59,15 +76,15 @@ impl Session {
 
     /// All slices in the order in which they are run: the locks follow each other in each cell, so that those which
     /// are compared ran under the same conditions, and the rounds are far apart.
-    fn turns(&self) -> Vec<Turn> {
+    fn turns(&self) -> Vec<Turn<'_>> {
         let mut turns = Vec::new();
         for round in 0..self.rounds {
             for (place, &cell) in self.cells.iter().enumerate() {
                 // Rotated, so that nobody always comes after the same one, or first.
-                let shift = (round as usize + place) % self.locks.len();
-                let locks = self.locks[shift..].iter().chain(&self.locks[..shift]);
+                let shift = (round as usize + place) % self.entries.len();
+                let entries = self.entries[shift..].iter().chain(&self.entries[..shift]);
                 let wanted = |lock| fits(cell, lock) && (self.every_round || cell.tells(lock, round, self.cpus.len()));
-                turns.extend(locks.filter(|&&lock| wanted(lock)).map(|&lock| Turn { lock, cell, round }));
+                turns.extend(entries.filter(|entry| wanted(entry.lock)).map(|entry| Turn { entry, cell, round }));
             }
         }
         turns
@@ -77,7 +94,7 @@ impl Session {
     pub(super) fn misfits(&self) -> Vec<(Scenario, LockName)> {
         let mut misfits = Vec::new();
         for cell in self.cells.iter().filter(|_| self.every_round) {
-            for &lock in self.locks.iter().filter(|&&lock| !fits(*cell, lock)) {
+            for lock in self.entries.iter().map(|entry| entry.lock).filter(|&lock| !fits(*cell, lock)) {
                 if !misfits.contains(&(cell.scenario, lock)) {
                     misfits.push((cell.scenario, lock));
                 }
@@ -93,14 +110,14 @@ impl Session {
     /// Some locks are not measured in every round.
     pub(super) fn spares_rounds(&self) -> bool {
         let told = |cell: &Cell| {
-            cell.scenario.is_program() || self.locks.iter().all(|&lock| cell.tells(lock, 1, self.cpus.len()))
+            cell.scenario.is_program() || self.entries.iter().all(|entry| cell.tells(entry.lock, 1, self.cpus.len()))
         };
         !self.every_round && self.rounds > 1 && !self.cells.iter().all(told)
     }
 
     /// More would not help: where others are always busy, the second try is no better than the first.
     fn most_repeats(&self) -> usize {
-        self.cells.len() * self.locks.len() * self.rounds as usize / 4
+        self.cells.len() * self.entries.len() * self.rounds as usize / 4
     }
 
     /// Measures. Each row goes to `json` as soon as it is there, so that whatever happens it is not lost.
@@ -109,7 +126,7 @@ impl Session {
         let mut json = json.map(BufWriter::new);
         let mut outcome = Outcome::default();
         // Tried once and lost: not again, it would only take its kill time in each round.
-        let mut given_up: Vec<(Cell, LockName)> = Vec::new();
+        let mut given_up: Vec<(Cell, &Entry)> = Vec::new();
         let turns = self.turns();
         let bar = ui::progress(turns.len() as u64);
         for turn in turns {
@@ -117,8 +134,8 @@ impl Session {
                 outcome.rounds = turn.round + 1;
                 watch.sample();
             }
-            bar.set_message(format!("{}: {}", turn.lock, turn.cell));
-            if !given_up.contains(&(turn.cell, turn.lock)) {
+            bar.set_message(format!("{}: {}", turn.entry, turn.cell));
+            if !given_up.contains(&(turn.cell, turn.entry)) {
                 match self.take(turn, end, &mut outcome) {
                     Ok(row) => {
                         if let Some(json) = &mut json {
@@ -132,7 +149,7 @@ impl Session {
                     }
                     Err(NoRow::Lost(lost)) => {
                         outcome.lost.push(explain(&lost, turn, self.cpus.len()));
-                        given_up.push((turn.cell, turn.lock));
+                        given_up.push((turn.cell, turn.entry));
                     }
                 }
             }
@@ -143,12 +160,12 @@ impl Session {
     }
 
     /// One slice; again if others disturbed it, a few times, while there is time.
-    fn take(&self, turn: Turn, end: Option<Instant>, outcome: &mut Outcome) -> Result<Row, NoRow> {
+    fn take(&self, turn: Turn<'_>, end: Option<Instant>, outcome: &mut Outcome) -> Result<Row, NoRow> {
         const TRIES: usize = 3;
         let length = turn.cell.length(self.slice);
         let allowance = length + self.kill_after;
         let order = Order {
-            lock: turn.lock,
+            lock: turn.entry.lock,
             cell: turn.cell,
             round: turn.round,
             // Another sequence in each round, the same for all locks.
@@ -157,7 +174,7 @@ impl Session {
             clock: self.clock,
             cpus: self.cpus.clone(),
             stats: self.stats,
-            hang: self.hang == Some(turn.lock),
+            hang: self.hang == Some(turn.entry.lock),
         };
         let mut last = None;
         for _ in 0..TRIES {
@@ -170,7 +187,8 @@ impl Session {
             }
             outcome.repeated += usize::from(last.is_some());
             let meter = Meter::start();
-            match spawn(&order, allowance.min(left)) {
+            let setting = turn.entry.setting.as_deref();
+            match spawn(&order, setting, allowance.min(left)) {
                 Ok(row) if meter.is_disturbed() => last = Some(Row { disturbed: true, ..row }),
                 Ok(row) => return Ok(row),
                 // Not its fault: the whole run has no more time to give.
@@ -184,10 +202,19 @@ impl Session {
 
 /// One lock, in one cell, in one round.
 #[derive(Clone, Copy)]
-struct Turn {
-    lock: LockName,
+struct Turn<'a> {
+    entry: &'a Entry,
     cell: Cell,
     round: u32,
+}
+
+impl std::fmt::Display for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.setting {
+            Some(setting) => write!(f, "{} ({setting})", self.lock),
+            None => self.lock.fmt(f),
+        }
+    }
 }
 
 enum NoRow {
@@ -226,9 +253,10 @@ fn fits(cell: Cell, lock: LockName) -> bool {
     }
 }
 
-fn explain(lost: &Lost, turn: Turn, cpus: usize) -> String {
-    let Turn { lock, cell, round } = turn;
-    let slice = format!("{lock}: {cell}, round {round}");
+fn explain(lost: &Lost, turn: Turn<'_>, cpus: usize) -> String {
+    let Turn { entry, cell, round } = turn;
+    let lock = entry.lock;
+    let slice = format!("{entry}: {cell}, round {round}");
     match lost {
         Lost::TimedOut(after) => {
             let advice = if cell.threads > cpus {

@@ -189,6 +189,7 @@ pub(super) mod tests {
             round,
             seed: 1,
             slice_s: 2.0,
+            setting: None,
             events: None,
             disturbed: false,
         }

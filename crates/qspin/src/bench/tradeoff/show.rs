@@ -1,0 +1,105 @@
+//! The same as tables, on the terminal and in a page.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::{Found, Panel, Point};
+use crate::bench::report::STYLE;
+use crate::ui::{self, Tone, digits, figure};
+
+/// A line of a table: who, with what value, and where that is.
+type Line = (String, String, Point);
+
+fn lines(panel: &Panel) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    for curve in &panel.curves {
+        for &(value, point) in &curve.points {
+            let remark = if Some(point) == panel.default { " (as it is)" } else { "" };
+            lines.push((curve.knob.to_owned(), format!("{value}{remark}"), point));
+        }
+    }
+    lines.extend(panel.std.map(|point| ("std".to_owned(), String::new(), point)));
+    lines
+}
+
+/// What must be known before a point is believed.
+fn caution(panel: &Panel) -> Option<&'static str> {
+    panel.is_short.then_some("The slices were shorter than 2 s: the worst waits mean nothing.")
+}
+
+impl Found {
+    pub(in crate::bench) fn text(&self) -> String {
+        let mut parts = Vec::new();
+        for panel in &self.panels {
+            parts.push(ui::heading(&format!("{}: to parking_lot's", panel.title())));
+            let mut table = ui::table(&["parameter", "value"], &["throughput", panel.wait(), "rounds"]);
+            for (name, value, point) in lines(panel) {
+                let plain = |text: String| figure(text, Tone::Plain);
+                table.add_row(vec![
+                    ui::text(name, Tone::Plain),
+                    ui::text(value, Tone::Plain),
+                    plain(digits(point.throughput)),
+                    plain(digits(point.wait)),
+                    plain(point.rounds.to_string()),
+                ]);
+            }
+            parts.push(format!("{table}"));
+            parts.push(caution(panel).map_or_else(String::new, |text| format!("{text}\n")));
+        }
+        parts.push(ui::heading("Noise"));
+        parts.extend(self.notes.iter().map(|note| format!("  {note}")));
+        parts.join("\n") + "\n"
+    }
+
+    pub(in crate::bench) fn page(&self, facts: &[(&'static str, String)]) -> String {
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    title { "qspin bench --trade-off" }
+                    style { (PreEscaped(STYLE)) }
+                }
+                body {
+                    h1 { "Throughput against waiting" }
+                    p.lead { "One parameter of parking is turned at a time; the others stay as they are." }
+                    p.note {
+                        "Each point is the median, over rounds, of ratios to parking_lot in the same round with the CPUs "
+                        "equally far apart. Up is faster, left is a shorter wait. Numbers are the parameter's value, "
+                        "times in ns."
+                    }
+                    figure.wide { (PreEscaped(&self.svg)) }
+                    @for panel in &self.panels { (table(panel)) }
+                    h2 { "Machine" }
+                    dl { @for (what, value) in facts { dt { (what) } dd { (value) } } }
+                    h2 { "Noise" }
+                    ul { @for note in &self.notes { li { (note) } } }
+                }
+            }
+        };
+        page.into_string()
+    }
+}
+
+fn table(panel: &Panel) -> Markup {
+    html! {
+        h2 { (panel.title()) }
+        @if let Some(text) = caution(panel) { p.warning { (text) } }
+        div.scroll { table {
+            thead { tr {
+                th { "parameter" } th { "value" } th.figure { "throughput" } th.figure { (panel.wait()) } th.figure { "rounds" }
+            } }
+            tbody {
+                @for (name, value, point) in lines(panel) {
+                    tr {
+                        td { (name) }
+                        td { (value) }
+                        td.figure { (digits(point.throughput)) }
+                        td.figure { (digits(point.wait)) }
+                        td.figure { (point.rounds) }
+                    }
+                }
+            }
+        } }
+    }
+}
