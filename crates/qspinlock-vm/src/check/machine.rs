@@ -68,6 +68,44 @@ pub(crate) struct CellInfo {
     pub(crate) plain: bool,
 }
 
+/// Where a lock's waiters sleep: what they do before they sleep. All of it makes many states, and the ways mix little, so
+/// more CPUs are explored with a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Waiting {
+    /// They spin, one of them in the lane, and watch the lock after they have lain down.
+    All,
+    /// One spins in the lane, the others sleep.
+    Lane,
+    /// They sleep.
+    Sleepers,
+}
+
+impl Waiting {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::All, Self::Lane, Self::Sleepers];
+
+    /// Its name, as the user writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Lane => "lane",
+            Self::Sleepers => "sleepers",
+        }
+    }
+
+    /// How long does not matter, only that it may be too long. No yields, which change nothing here; one turn in vain,
+    /// so that there is a next.
+    fn patience(self) -> Patience {
+        let all = Patience { yields: 0, turns: 1, nap: u32::MAX, nap_behind: u32::MAX, ..Patience::DEFAULT };
+        match self {
+            Self::All => all,
+            Self::Lane => Patience { spin: 0, poll: 0, ..all },
+            Self::Sleepers => Patience { spin: 0, poll: 0, lane: 0, ..all },
+        }
+    }
+}
+
 /// The cells of a program, and its CPUs' queue nodes. It holds names, not values.
 pub struct World {
     cells: StdCell<Vec<CellInfo>>,
@@ -75,14 +113,21 @@ pub struct World {
     domains: u32,
     events: StdCell<u64>,
     nodeless: usize,
+    patience: Patience,
 }
 
 impl World {
     /// A world of so many CPUs, spread over so many memory domains in turn.
     #[must_use]
     pub fn new(cpus: usize, domains: u32) -> Self {
-        let mut world =
-            Self { cells: StdCell::default(), slots: Vec::new(), domains, events: StdCell::new(0), nodeless: 0 };
+        let mut world = Self {
+            cells: StdCell::default(),
+            slots: Vec::new(),
+            domains,
+            events: StdCell::new(0),
+            nodeless: 0,
+            patience: Waiting::All.patience(),
+        };
         world.slots = (0..cpus)
             .map(|cpu| {
                 let depth = world.named(format!("cpu{cpu}.depth"), Some(cpu), false);
@@ -101,6 +146,12 @@ impl World {
     #[must_use]
     pub fn with_nodeless(self, nodeless: usize) -> Self {
         Self { nodeless, ..self }
+    }
+
+    /// The same, in which who waits for a lock whose waiters sleep does so in these ways.
+    #[must_use]
+    pub fn with_waiting(self, waiting: Waiting) -> Self {
+        Self { patience: waiting.patience(), ..self }
     }
 
     fn named(&self, name: String, private_to: Option<usize>, plain: bool) -> CheckCell {
@@ -235,10 +286,8 @@ unsafe impl Machine for CheckMachine<'_> {
         ask(Kind::Kick(cpu.index() as u16), NO_CELL, KICK, Location::caller());
     }
 
-    /// How long does not matter, only that it may be too long. No yields, which change nothing here; one turn in vain,
-    /// so that there is a next.
     fn patience(&self) -> Patience {
-        Patience { yields: 0, turns: 1, nap: u32::MAX, nap_behind: u32::MAX, ..Patience::DEFAULT }
+        self.world.patience
     }
 
     #[track_caller]

@@ -19,7 +19,7 @@ mod trace;
 pub use audit::{Fate, Finding, audit, weaker};
 pub use automaton::{Keep, Program};
 pub use ghost::Promises;
-pub use machine::{CheckCell, CheckMachine, Plain, World};
+pub use machine::{CheckCell, CheckMachine, Plain, Waiting, World};
 pub use model::{Broken, Finals, MAX_CPUS, Model, Outcome, Search, Verdict};
 pub use op::CellId;
 pub use scenario::{Handler, Lock, Scenario};

@@ -10,7 +10,7 @@ use qspinlock::slowpath::{Native, Parking, ParkingExact, SlowPath, TestAndSet};
 
 use super::automaton::Program;
 use super::ghost::Promises;
-use super::machine::{CheckMachine, Plain, World};
+use super::machine::{CheckMachine, Plain, Waiting, World};
 use super::model::{MAX_CPUS, MAX_WORDS, Model, Outcome, Search};
 use super::search::{explore, replay};
 use super::trace::Trace;
@@ -94,19 +94,28 @@ pub struct Scenario {
     pub handler: Handler,
     /// CPUs, the last ones, that have no queue node.
     pub nodeless: usize,
+    /// What those do before they sleep who wait for a lock whose waiters sleep. Nothing to others.
+    pub waiting: Waiting,
 }
 
 impl Scenario {
     /// So many CPUs that acquire so often; no interrupts, one domain.
     #[must_use]
     pub const fn new(lock: Lock, cpus: usize, acquires: usize) -> Self {
-        Self { lock, cpus, acquires, domains: 1, interrupts: 0, handler: Handler::Other, nodeless: 0 }
+        let (handler, waiting) = (Handler::Other, Waiting::All);
+        Self { lock, cpus, acquires, domains: 1, interrupts: 0, handler, nodeless: 0, waiting }
     }
 
     /// The same, with interrupts.
     #[must_use]
     pub const fn interrupted(self, interrupts: u8, handler: Handler) -> Self {
         Self { interrupts, handler, ..self }
+    }
+
+    /// The same, with waiters that do this before they sleep.
+    #[must_use]
+    pub const fn waiting(self, waiting: Waiting) -> Self {
+        Self { waiting, ..self }
     }
 
     /// Whether it can be explored at all.
@@ -150,7 +159,7 @@ impl Scenario {
     }
 
     fn world(&self) -> World {
-        World::new(self.cpus, self.domains).with_nodeless(self.nodeless)
+        World::new(self.cpus, self.domains).with_nodeless(self.nodeless).with_waiting(self.waiting)
     }
 
     fn model<'w, S>(&self, world: &'w World) -> Model<'w>
@@ -198,6 +207,9 @@ impl Scenario {
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}x{}", self.lock.name(), self.cpus, self.acquires)?;
+        if self.waiting != Waiting::All {
+            write!(f, ", {}", self.waiting.name())?;
+        }
         if self.interrupts > 0 {
             let handler = if self.handler == Handler::Same { "same" } else { "other" };
             let s = if self.interrupts == 1 { "" } else { "s" };
