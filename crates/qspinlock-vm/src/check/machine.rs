@@ -64,6 +64,8 @@ pub(crate) struct CellInfo {
     pub(crate) name: String,
     /// Touched by this CPU alone, and so never a reason to look at what others do. Checked.
     pub(crate) private_to: Option<usize>,
+    /// In this queue node: of which CPU, at which level.
+    pub(crate) node: Option<(usize, usize)>,
     /// Plain data: not atomic, checked for races.
     pub(crate) plain: bool,
 }
@@ -110,6 +112,7 @@ impl Waiting {
 pub struct World {
     cells: StdCell<Vec<CellInfo>>,
     slots: Vec<Slot<CheckCell>>,
+    depths: Vec<CellId>,
     domains: u32,
     events: StdCell<u64>,
     nodeless: usize,
@@ -123,22 +126,26 @@ impl World {
         let mut world = Self {
             cells: StdCell::default(),
             slots: Vec::new(),
+            depths: Vec::new(),
             domains,
             events: StdCell::new(0),
             nodeless: 0,
             patience: Waiting::All.patience(),
         };
+        let mut depths = Vec::new();
         world.slots = (0..cpus)
             .map(|cpu| {
                 let depth = world.named(format!("cpu{cpu}.depth"), Some(cpu), false);
+                depths.push(depth.id());
                 let nodes: [_; NODES] = std::array::from_fn(|level| {
                     let of = if level == 0 { format!("node{cpu}") } else { format!("node{cpu}/{level}") };
-                    let cell = |what| world.named(format!("{of}.{what}"), None, false);
+                    let cell = |what| world.of_node(format!("{of}.{what}"), (cpu, level));
                     Node::from_cells(cell("next"), cell("grant"), cell("prev"), cell("first"))
                 });
                 Slot::from_cells(depth, world.named(format!("cpu{cpu}.token"), Some(cpu), false), nodes)
             })
             .collect();
+        world.depths = depths;
         world
     }
 
@@ -156,10 +163,18 @@ impl World {
 
     fn named(&self, name: String, private_to: Option<usize>, plain: bool) -> CheckCell {
         let mut cells = self.cells.take();
-        cells.push(CellInfo { name, private_to, plain });
+        cells.push(CellInfo { name, private_to, node: None, plain });
         let id = CellId::try_from(cells.len() - 1).expect("a world has few cells");
         self.cells.set(cells);
         CheckCell(id)
+    }
+
+    fn of_node(&self, name: String, node: (usize, usize)) -> CheckCell {
+        let cell = self.named(name, None, false);
+        let mut cells = self.cells.take();
+        cells[usize::from(cell.0)].node = Some(node);
+        self.cells.set(cells);
+        cell
     }
 
     /// A shared cell that holds 0.
@@ -181,6 +196,11 @@ impl World {
         let cells = self.cells.take();
         self.cells.set(cells.clone());
         cells
+    }
+
+    /// The cell that holds how many levels are in use on a CPU.
+    pub(crate) fn depth_of(&self, cpu: usize) -> CellId {
+        self.depths[cpu]
     }
 
     /// The events that some execution has counted so far.

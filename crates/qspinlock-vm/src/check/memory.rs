@@ -9,6 +9,7 @@
 //! and its relatives; accesses of mixed sizes. Every execution found here is one that C11 allows.
 
 use super::op::{acquires, releases};
+use super::presume::EVERYBODY;
 use qspinlock::machine::Ordering;
 
 /// Cells that one exploration may touch. A view is an array of this many bytes.
@@ -33,8 +34,12 @@ pub(crate) struct Message {
     pub(crate) value: u32,
     /// It follows, with nothing between, the message that a read-modify-write read.
     pub(crate) from_rmw: bool,
+    /// Its value will not be read, as it is presumed.
+    pub(crate) buried: bool,
     pub(crate) view: View,
 }
+
+const NOTHING: Message = Message { value: 0, from_rmw: false, buried: false, view: View::ZERO };
 
 /// What a CPU knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,14 +67,19 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Cells that hold 0.
-    pub(crate) fn new(cells: usize, cpus: usize) -> Self {
+    /// Cells that hold 0. `ignorant`: for each cell, who may touch it without knowing its last write. Unless that is
+    /// everybody, the first message stands for all that those who matter can not read any more.
+    pub(crate) fn new(ignorant: &[u8], cpus: usize) -> Self {
         let mut counts = [0; MAX_CELLS];
-        counts[..cells].fill(1);
-        let views = Views { current: View::ZERO, acquire: View::ZERO, release: View::ZERO };
-        let first = Message { value: 0, from_rmw: false, view: View::ZERO };
+        let mut current = View::ZERO;
+        for (cell, &ignorant) in ignorant.iter().enumerate() {
+            current.0[cell] = u8::from(ignorant != EVERYBODY);
+            counts[cell] = 1 + current.0[cell];
+        }
+        let views = Views { current, acquire: current, release: View::ZERO };
+        let messages = counts.iter().map(|&n| usize::from(n)).sum();
         Self {
-            messages: vec![first; cells],
+            messages: vec![NOTHING; messages],
             counts,
             cpus: vec![views; cpus],
             sc: View::ZERO,
@@ -95,6 +105,11 @@ impl Memory {
     /// The indices of the messages that a CPU may read.
     pub(crate) fn readable(&self, cpu: usize, cell: usize) -> std::ops::Range<usize> {
         usize::from(self.cpus[cpu].current.0[cell])..usize::from(self.counts[cell])
+    }
+
+    /// Whether a CPU knows the last write of a cell.
+    pub(crate) fn is_informed(&self, cpu: usize, cell: usize) -> bool {
+        self.cpus[cpu].current.0[cell] + 1 == self.counts[cell]
     }
 
     /// Reads message `index`.
@@ -134,16 +149,7 @@ impl Memory {
     }
 
     fn insert(&mut self, cpu: usize, cell: usize, at: usize, value: u32, order: Ordering, sequence: Option<View>) {
-        let shift = |view: &mut View| view.0[cell] += u8::from(usize::from(view.0[cell]) >= at);
-        self.messages.iter_mut().for_each(|m| shift(&mut m.view));
-        for views in &mut self.cpus {
-            shift(&mut views.current);
-            shift(&mut views.acquire);
-            shift(&mut views.release);
-        }
-        shift(&mut self.sc);
-        self.kicks.iter_mut().for_each(shift);
-
+        self.each_view(|view| view.0[cell] += u8::from(usize::from(view.0[cell]) >= at));
         let views = &mut self.cpus[cpu];
         views.current.0[cell] = at as u8;
         views.acquire.join(&views.current);
@@ -153,7 +159,7 @@ impl Memory {
             view.join(&sequence);
         }
         let place = self.start(cell) + at;
-        self.messages.insert(place, Message { value, from_rmw: sequence.is_some(), view });
+        self.messages.insert(place, Message { value, from_rmw: sequence.is_some(), buried: false, view });
         self.counts[cell] = self.counts[cell].checked_add(1).expect("fewer than 256 messages of a cell matter");
     }
 
@@ -192,14 +198,7 @@ impl Memory {
         let start = self.start(cell);
         let known = self.messages[start].value == 0 || self.cpus[cpu].current.0[cell] == 1;
         self.messages[start].value = 1;
-        self.messages.iter_mut().for_each(|m| m.view.0[cell] = 0);
-        for views in &mut self.cpus {
-            views.current.0[cell] = 0;
-            views.acquire.0[cell] = 0;
-            views.release.0[cell] = 0;
-        }
-        self.sc.0[cell] = 0;
-        self.kicks.iter_mut().for_each(|view| view.0[cell] = 0);
+        self.each_view(|view| view.0[cell] = 0);
         self.cpus[cpu].current.0[cell] = 1;
         self.cpus[cpu].acquire.0[cell] = 1;
         known
@@ -217,13 +216,46 @@ impl Memory {
         self.kicks[cpu] = View::ZERO;
     }
 
-    /// Forgets what nobody can tell apart: messages that no running CPU may read any more, and the difference between
-    /// views of them. `runs` says which CPUs still run.
-    pub(crate) fn collect(&mut self, runs: impl Fn(usize) -> bool, fences: bool) {
+    /// Forgets what a cell holds, which nobody will read. Only its owner, a CPU that knows the last write and will write
+    /// the next, knows afterwards that there was one. False, and nothing is done, if the owner does not know.
+    pub(crate) fn bury(&mut self, cell: usize, owner: usize, owner_runs: bool) -> bool {
+        if owner_runs && !self.is_informed(owner, cell) {
+            return false;
+        }
+        let start = self.start(cell);
+        let count = usize::from(self.counts[cell]);
+        self.messages.drain(start + 2..start + count);
+        self.messages[start + 1] = Message { buried: true, ..NOTHING };
+        self.counts[cell] = 2;
+        self.each_view(|view| view.0[cell] = 0);
+        if owner_runs {
+            let views = &mut self.cpus[owner];
+            views.current.0[cell] = 1;
+            views.acquire.0[cell] = 1;
+        }
+        true
+    }
+
+    fn each_view(&mut self, f: impl Fn(&mut View)) {
+        self.messages.iter_mut().for_each(|m| f(&mut m.view));
+        for views in &mut self.cpus {
+            f(&mut views.current);
+            f(&mut views.acquire);
+            f(&mut views.release);
+        }
+        f(&mut self.sc);
+        self.kicks.iter_mut().for_each(f);
+    }
+
+    /// Forgets what nobody can tell apart: messages that no running CPU may read any more, or none that may be ignorant
+    /// of newer ones, and the difference between views of them. `runs` says which CPUs still run.
+    pub(crate) fn collect(&mut self, runs: impl Fn(usize) -> bool, fences: bool, ignorant: &[u8; MAX_CELLS]) {
         let mut oldest = [u8::MAX; MAX_CELLS];
-        for (_, views) in self.cpus.iter().enumerate().filter(|(cpu, _)| runs(*cpu)) {
-            for (oldest, current) in oldest.iter_mut().zip(views.current.0) {
-                *oldest = (*oldest).min(current);
+        for (cpu, views) in self.cpus.iter().enumerate().filter(|(cpu, _)| runs(*cpu)) {
+            for ((oldest, current), ignorant) in oldest.iter_mut().zip(views.current.0).zip(ignorant) {
+                if ignorant & 1 << cpu != 0 {
+                    *oldest = (*oldest).min(current);
+                }
             }
         }
         let mut start = 0;
@@ -231,18 +263,21 @@ impl Memory {
         for cell in 0..MAX_CELLS {
             let count = self.counts[cell];
             if count > 0 {
-                // The newest stays, for whoever comes to read it at the end.
-                dropped[cell] = oldest[cell].min(count - 1);
-                self.messages.drain(start..start + usize::from(dropped[cell]));
+                // The newest stays, for whoever comes to read it at the end; and a first that stands for all older ones.
+                let stays = u8::from(ignorant[cell] != EVERYBODY);
+                oldest[cell] = oldest[cell].min(count - 1);
+                dropped[cell] = oldest[cell] - stays;
+                let first = start + usize::from(stays);
+                self.messages.drain(first..first + usize::from(dropped[cell]));
                 self.counts[cell] -= dropped[cell];
                 // What the first one followed is gone.
-                self.messages[start].from_rmw = false;
+                self.messages[first].from_rmw = false;
                 start += usize::from(self.counts[cell]);
             }
         }
         let renumber = |view: &mut View| {
-            for (index, dropped) in view.0.iter_mut().zip(dropped) {
-                *index = index.saturating_sub(dropped);
+            for ((index, dropped), oldest) in view.0.iter_mut().zip(dropped).zip(oldest) {
+                *index = if *index < oldest { 0 } else { *index - dropped };
             }
         };
         self.messages.iter_mut().for_each(|m| renumber(&mut m.view));
@@ -266,7 +301,7 @@ impl Memory {
         out.extend_from_slice(&self.counts[..cells]);
         for message in &self.messages {
             out.extend_from_slice(&message.value.to_ne_bytes());
-            out.push(u8::from(message.from_rmw));
+            out.push(u8::from(message.from_rmw) | u8::from(message.buried) << 1);
             out.extend_from_slice(&message.view.0[..cells]);
         }
         for views in &self.cpus {

@@ -9,6 +9,7 @@ mod machine;
 mod memory;
 mod model;
 mod op;
+mod presume;
 mod property;
 mod scenario;
 mod search;

@@ -48,12 +48,16 @@ pub struct Search {
     pub gauge: Option<Arc<AtomicUsize>>,
     /// Explore only executions in which a CPU that could go on is interrupted by another at most so often.
     pub preemptions: Option<u8>,
-    /// Take loads, one read-modify-write and stores as one step. See `search.rs` on this and the next three.
+    /// Take loads, one read-modify-write and stores as one step. See `search.rs` on this and the next five.
     pub blocks: bool,
     /// Have CPUs with the same program start in the order of their numbers.
     pub start_order: bool,
     /// Forget writes that nobody can read any more.
     pub collect: bool,
+    /// Presume that whoever touches a cell knows its last write, until somebody does not. Only with `collect`.
+    pub informed: bool,
+    /// Presume that nobody reads what is in a queue node that is out of use, until somebody does. Only with `informed`.
+    pub bury: bool,
     /// Follow the oldest of relaxed reads that go on alike.
     pub oldest: bool,
     /// How local states are told apart.
@@ -72,6 +76,8 @@ impl Default for Search {
             blocks: true,
             start_order: true,
             collect: true,
+            informed: true,
+            bury: true,
             oldest: true,
             keep: Keep::BEST,
             orders: HashMap::new(),

@@ -9,6 +9,7 @@
 //! * **Start order.** While CPUs with the same program have not started, they are interchangeable: they start in
 //!   the order of their numbers.
 //! * **Collection.** See [`Memory::collect`].
+//! * **Presumptions.** See [`presume`](super::presume).
 //! * **Oldest reads.** Of relaxed reads (awaits and failed swaps included) after which the code is in the same local
 //!   state, only that of the oldest message is followed: it leaves the CPU's view the smallest, and whatever it can
 //!   do with a larger view, it can do with this one. Not once a program has fences, which remember what was read.
@@ -29,6 +30,7 @@ use super::machine::CellInfo;
 use super::memory::{MAX_CELLS, Memory};
 use super::model::{Broken, Finals, MAX_CPUS, MAX_WORDS, Model, Outcome, Search, Verdict};
 use super::op::{CellId, NO_CELL};
+use super::presume::{EVERYBODY, Presumed};
 use super::step::Phase;
 use super::store::Store;
 use super::trace::{Micro, Trace};
@@ -55,7 +57,7 @@ pub(super) struct State {
 /// The search cannot go on as it is.
 pub(super) enum Stop {
     Broken(String),
-    /// A cell, or a fence, that was not known: begin anew, knowing it.
+    /// A cell, or a fence, that was not known, or a presumption that does not hold: begin anew, knowing that.
     Restart,
 }
 
@@ -68,6 +70,9 @@ pub(super) struct Explorer<'m, 'w> {
     pub(super) dense: HashMap<CellId, u8>,
     pub(super) order: Vec<CellId>,
     pub(super) fences: bool,
+    pub(super) presumed: Presumed,
+    /// For each place, who may touch the cell without knowing its last write.
+    pub(super) ignorant: [u8; MAX_CELLS],
     pub(super) accesses: Vec<Access>,
     steps: u64,
     /// How many operations the block has that is being followed; and which, if that is for a trace.
@@ -132,6 +137,8 @@ impl<'m, 'w> Explorer<'m, 'w> {
             dense: HashMap::new(),
             order: Vec::new(),
             fences: false,
+            presumed: Presumed::default(),
+            ignorant: [EVERYBODY; MAX_CELLS],
             accesses: Vec::new(),
             steps: 0,
             depth: 0,
@@ -150,8 +157,13 @@ impl<'m, 'w> Explorer<'m, 'w> {
         for (cpu, local) in locals.iter_mut().enumerate().take(self.cpus()) {
             *local = self.automaton.start(cpu);
         }
+        if self.search.collect && self.search.informed {
+            for (place, &id) in self.order.iter().enumerate() {
+                self.ignorant[place] = self.presumed.ignorant(&self.infos[usize::from(id)]);
+            }
+        }
         State {
-            memory: Memory::new(self.order.len(), self.cpus()),
+            memory: Memory::new(&self.ignorant[..self.order.len()], self.cpus()),
             locals,
             started: 0,
             ended: 0,

@@ -1,9 +1,9 @@
 //! One step of a CPU: a block of operations that nobody comes between, along every answer that the memory can give.
 
 use qspinlock::machine::{Access, Ordering};
-use qspinlock::queue::{Cpu, Tail};
+use qspinlock::queue::{Cpu, LEVELS, Tail};
 
-use super::automaton::LocalId;
+use super::automaton::{Keep, LocalId};
 use super::op::{Answer, INTERRUPT, Kind, NO_CELL, Op, no};
 use super::search::{Explorer, State, Stop};
 use super::trace::Micro;
@@ -40,7 +40,10 @@ impl Explorer<'_, '_> {
                 state.memory.end(cpu);
             }
             if self.search.collect {
-                state.memory.collect(|cpu| state.ended & 1 << cpu == 0, self.fences);
+                if self.search.informed && self.search.bury {
+                    self.bury(&mut state);
+                }
+                state.memory.collect(|cpu| state.ended & 1 << cpu == 0, self.fences, &self.ignorant);
             }
             emit(self, state);
             return Ok(());
@@ -167,6 +170,7 @@ impl Explorer<'_, '_> {
         if let Some(owner) = private_to {
             return self.private(state, cpu, owner, cell, op, loads, emit);
         }
+        self.presumptions(&state, cpu, cell, op)?;
         match op.kind {
             Kind::Store(value) => {
                 let places: Vec<usize> = state.memory.places(cpu, cell).collect();
@@ -188,6 +192,39 @@ impl Explorer<'_, '_> {
             Kind::Wait { value, timed } => self.wait(state, cpu, cell, op, (value, timed), emit),
             _ => self.reads(state, cpu, cell, op, loads, emit),
         }
+    }
+
+    /// Begins anew if this access is one that was presumed not to be.
+    fn presumptions(&mut self, state: &State, cpu: usize, cell: usize, op: Op) -> Result<(), Stop> {
+        let info = &self.infos[usize::from(op.cell)];
+        if self.ignorant[cell] & 1 << cpu == 0 && !state.memory.is_informed(cpu, cell) {
+            self.presumed.was_ignorant(info, cpu);
+            return Err(Stop::Restart);
+        }
+        let reads = !matches!(op.kind, Kind::Store(_));
+        if reads && state.memory.of(cell)[state.memory.readable(cpu, cell)].iter().any(|m| m.buried) {
+            self.presumed.was_read(info);
+            return Err(Stop::Restart);
+        }
+        Ok(())
+    }
+
+    /// Buries what is in nodes whose level is not in use.
+    fn bury(&self, state: &mut State) {
+        for (cell, &id) in self.order.iter().enumerate() {
+            let info = &self.infos[usize::from(id)];
+            let Some((owner, level)) = info.node else { continue };
+            // Of those beyond the levels it is not known when they are in use.
+            if level < LEVELS && self.presumed.is_buried(info) && self.depth_of(state, owner) as usize <= level {
+                state.memory.bury(cell, owner, state.ended & 1 << owner == 0);
+            }
+        }
+    }
+
+    /// The levels that are in use on a CPU.
+    fn depth_of(&self, state: &State, cpu: usize) -> u32 {
+        let depth = self.model.world.depth_of(cpu);
+        self.dense.get(&depth).map_or(0, |&place| state.memory.newest(usize::from(place)))
     }
 
     /// A cell of one CPU's own: no messages, no order.
@@ -281,9 +318,9 @@ impl Explorer<'_, '_> {
         Ok(())
     }
 
-    /// A sleep: over if the cell no longer holds the value, when kicked, before or after, and once for no reason. More
-    /// often would be loops without end, to a search that tells local states apart by what was answered. One that has
-    /// an end of its own may end at any time.
+    /// A sleep: over if the cell no longer holds the value, when kicked, before or after, and for no reason; but that only
+    /// once in a search that tells local states apart by what was answered, to which more would be loops without end.
+    /// One that has an end of its own may end at any time.
     ///
     /// The look comes first: who has fallen asleep does not notice that the cell changes.
     fn wait(
@@ -319,7 +356,7 @@ impl Explorer<'_, '_> {
         if is_kicked || timed || state.roused & bit == 0 {
             let mut state = state;
             state.memory.wake(cpu);
-            state.roused |= if is_kicked || timed { 0 } else { bit };
+            state.roused |= if is_kicked || timed || self.search.keep != Keep::Log { 0 } else { bit };
             state.kicked &= !bit;
             state.asleep &= !bit;
             let how = || if is_kicked { "kicked".to_owned() } else { "wakes for no reason".to_owned() };
