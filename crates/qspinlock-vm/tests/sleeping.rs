@@ -31,7 +31,7 @@ fn explored<'a>(world: &'a World, programs: &[Step<'a>]) -> Outcome {
         symmetric: false,
         interrupts: 0,
         words: Vec::new(),
-        promises: Promises { fifo: false, bypass: None },
+        promises: Promises::default(),
         ends_clean: false,
     };
     let search = Search { time: Duration::from_secs(60), ..Search::default() };
@@ -56,7 +56,7 @@ fn kick(m: &CheckMachine<'_>, cpu: u32) {
 
 fn sleep_until_set(m: &CheckMachine<'_>, flag: &CheckCell) {
     while flag.load(STEP) == 0 {
-        m.wait(flag, 0, STEP);
+        m.wait(flag, 0, STEP, None);
     }
 }
 
@@ -64,10 +64,10 @@ fn sleep_until_set(m: &CheckMachine<'_>, flag: &CheckCell) {
 fn a_kick_ends_a_sleep_before_or_after() {
     let world = World::new(2, 1);
     let cell = world.cell("x");
-    assert!(!hangs(&explored(&world, &[&|m| m.wait(&cell, 0, STEP), &|m| kick(m, 0)])));
-    assert!(!hangs(&explored(&world, &[&|m| (kick(m, 0), m.wait(&cell, 0, STEP)).1])), "it is sticky");
-    assert!(hangs(&explored(&world, &[&|m| m.wait(&cell, 0, STEP), &|m| kick(m, 1)])), "it is somebody else's");
-    let twice: Step<'_> = &|m| (0..2).for_each(|_| m.wait(&cell, 0, STEP));
+    assert!(!hangs(&explored(&world, &[&|m| m.wait(&cell, 0, STEP, None), &|m| kick(m, 0)])));
+    assert!(!hangs(&explored(&world, &[&|m| (kick(m, 0), m.wait(&cell, 0, STEP, None)).1])), "it is sticky");
+    assert!(hangs(&explored(&world, &[&|m| m.wait(&cell, 0, STEP, None), &|m| kick(m, 1)])), "it is somebody else's");
+    let twice: Step<'_> = &|m| (0..2).for_each(|_| m.wait(&cell, 0, STEP, None));
     assert!(hangs(&explored(&world, &[twice, &|m| kick(m, 0)])), "it ends one sleep");
     assert!(hangs(&explored(&world, &[twice, &|m| (kick(m, 0), kick(m, 0)).1])), "two before one sleep are one");
 }
@@ -80,7 +80,7 @@ fn a_sleep_ends_for_no_reason() {
         &world,
         &[
             &|m| {
-                m.wait(&x, 0, STEP);
+                m.wait(&x, 0, STEP, None);
                 y.store(1, STEP);
             },
             &|m| {
@@ -132,7 +132,7 @@ fn handshake(sleeper: By, waker: By, looks_again: bool) -> bool {
             &|m| {
                 asleep.store(1, STEP);
                 order(m, &mine, sleeper);
-                m.wait(if looks_again { &flag } else { &other }, 0, STEP);
+                m.wait(if looks_again { &flag } else { &other }, 0, STEP, None);
             },
             &|m| {
                 flag.store(1, STEP);

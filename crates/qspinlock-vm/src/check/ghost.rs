@@ -6,17 +6,21 @@
 use qspinlock::queue::Tail;
 use qspinlock::word::Value;
 
-/// What a slow path promises beyond exclusion and progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use super::sleepers::{Sleepers, Sleeping};
+
+/// What a slow path promises beyond exclusion and progress. By default nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Promises {
     /// Who has queued is served in the order of queueing, nobody takes the pending lane past a queue, and each
     /// hand-off makes exactly the next in line the head.
     pub fifo: bool,
     /// How often, at most, a waiter is passed by each other CPU, by a claim without waiting.
     pub bypass: Option<u8>,
+    /// What is promised to waiters that sleep, who are served in the order of lying down, each once, by the lock's owner.
+    pub sleeping: Option<Sleeping>,
 }
 
-const MOST: usize = 8;
+pub(crate) const MOST: usize = 8;
 
 /// The waiters of one lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,11 +34,21 @@ pub(crate) struct Ghost {
     pending: u8,
     /// For each waiting CPU: how often each other has passed it, four bits each.
     passed_by: [u32; MOST],
+    pub(crate) sleepers: Sleepers,
 }
 
 impl Ghost {
     /// A step on the word that changed it.
-    pub(crate) fn step(&mut self, promises: Promises, cpu: usize, name: &str, new: u32) -> Result<(), String> {
+    pub(crate) fn step(
+        &mut self,
+        promises: Promises,
+        (cpu, nesting): (usize, u8),
+        name: &str,
+        (old, new): (u32, u32),
+    ) -> Result<(), String> {
+        if let Some(promised) = promises.sleeping {
+            return self.sleepers.step(promised, (cpu, nesting), name, (old, new));
+        }
         let queue = &self.queue[..usize::from(self.length)];
         match name {
             "word.pend" => {
@@ -103,9 +117,10 @@ impl Ghost {
         self.queue.iter().for_each(|code| out.extend_from_slice(&code.to_ne_bytes()));
         out.extend_from_slice(&[self.length, u8::from(self.promoted), self.pending]);
         self.passed_by.iter().for_each(|by| out.extend_from_slice(&by.to_ne_bytes()));
+        self.sleepers.bytes(out);
     }
 }
 
-fn cpu_of(code: u16) -> usize {
+pub(crate) fn cpu_of(code: u16) -> usize {
     Tail::from_code(code.into()).expect("a node waits").cpu().index()
 }

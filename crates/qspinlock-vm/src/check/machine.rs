@@ -246,6 +246,7 @@ impl<'w> CheckMachine<'w> {
 
 const CHOOSE: Access = Access::relaxed("choose", "no access");
 const KICK: Access = Access::relaxed("kick", "no access");
+const YIELD: Access = Access::relaxed("yield", "no access");
 
 // SAFETY: each machine is used by the one virtual CPU whose number it has; slots are the world's; awaits return what
 // the explorer read for them, and it reads only what satisfies.
@@ -304,6 +305,12 @@ unsafe impl Machine for CheckMachine<'_> {
     #[track_caller]
     fn kick(&self, cpu: Cpu) {
         ask(Kind::Kick(cpu.index() as u16), NO_CELL, KICK, Location::caller());
+    }
+
+    /// A loop that only looks now and then gives way: an await of its own would have to know what it looks for.
+    #[track_caller]
+    fn yield_cpu(&self) {
+        ask(Kind::Yield, NO_CELL, YIELD, Location::caller());
     }
 
     fn patience(&self) -> Patience {

@@ -33,6 +33,8 @@ pub(crate) enum Kind {
         timed: bool,
     },
     Kick(u16),
+    /// Lets others run.
+    Yield,
     Choose(u32),
     /// Touches plain data, exclusively: it must come after every earlier touch.
     Touch,
@@ -73,6 +75,7 @@ impl Kind {
             Self::Return => (11, [0, 0]),
             Self::Done => (12, [0, 0]),
             Self::Panicked => (13, [0, 0]),
+            Self::Yield => (14, [0, 0]),
         };
         [tag, a, b]
     }
@@ -95,6 +98,7 @@ impl Kind {
             10 => Self::Touch,
             11 => Self::Return,
             12 => Self::Done,
+            14 => Self::Yield,
             _ => Self::Panicked,
         }
     }

@@ -45,9 +45,17 @@ impl Explorer<'_, '_> {
                 let newest = state.memory.newest(usize::from(cell));
                 self.automaton.decide(state.locals[cpu], newest).is_some()
             }
-            Kind::Wait { timed, .. } => timed || state.asleep & !state.kicked & 1 << cpu == 0,
+            Kind::Wait { timed, .. } => {
+                timed && self.naps_may_help(state) || state.asleep & !state.kicked & 1 << cpu == 0
+            }
             _ => true,
         }
+    }
+
+    /// Whether it is right that everybody sleeps until a nap ends. Of a lock whose promises are known: only if an unlock
+    /// has passed a queue that it had not seen.
+    fn naps_may_help(&self, state: &State) -> bool {
+        self.model.promises.sleeping.is_none() || state.ghosts.iter().any(|ghost| ghost.sleepers.is_passed)
     }
 
     /// What is left behind when all have ended, if that must be nothing.

@@ -13,10 +13,11 @@ use super::ghost::Promises;
 use super::machine::{CheckMachine, Plain, Waiting, World};
 use super::model::{MAX_CPUS, MAX_WORDS, Model, Outcome, Search};
 use super::search::{explore, replay};
+use super::sleepers::Sleeping;
 use super::trace::Trace;
 
 macro_rules! locks {
-    ($($(#[doc = $about:literal])* $variant:ident = $path:ty, fifo: $fifo:literal, bypass: $bypass:literal;)*) => {
+    ($($(#[doc = $about:literal])* $variant:ident = $path:ty, fifo: $fifo:literal, bypass: $bypass:literal $(, holes: $holes:literal)?;)*) => {
         /// A slow path that can be explored.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Lock {
@@ -36,7 +37,14 @@ macro_rules! locks {
             /// What it promises beyond exclusion and progress.
             #[must_use]
             pub const fn promises(self) -> Promises {
-                match self { $(Self::$variant => Promises { fifo: $fifo, bypass: if $bypass { Some(1) } else { None } },)* }
+                match self {
+                    $(Self::$variant => Promises {
+                        fifo: $fifo,
+                        bypass: if $bypass { Some(1) } else { None },
+                        // In the checker's machine, as many turns in vain as there must be for there to be any.
+                        sleeping: [$(Some(Sleeping { holes: $holes, turns: 1 }),)? None][0],
+                    },)*
+                }
             }
 
             fn model(self, scenario: &Scenario, world: &World, with: impl FnOnce(Model<'_>)) {
@@ -50,9 +58,9 @@ locks! {
     /// The queued spinlock.
     Native = Native, fifo: true, bypass: true;
     /// Waiters that sleep.
-    Parking = Parking, fifo: false, bypass: false;
+    Parking = Parking, fifo: false, bypass: false, holes: 1;
     /// The same, with nothing that covers a mistake.
-    ParkingExact = ParkingExact, fifo: false, bypass: false;
+    ParkingExact = ParkingExact, fifo: false, bypass: false, holes: 0;
     /// The fallback without a queue.
     TestAndSet = TestAndSet, fifo: false, bypass: false;
 }

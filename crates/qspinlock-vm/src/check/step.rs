@@ -74,7 +74,7 @@ impl Explorer<'_, '_> {
         let is_private = op.cell != NO_CELL && self.infos[usize::from(op.cell)].private_to.is_some();
         match op.kind {
             _ if is_private => true,
-            Kind::Await(_) | Kind::Wait { .. } | Kind::Done => false,
+            Kind::Await(_) | Kind::Wait { .. } | Kind::Yield | Kind::Done => false,
             Kind::Load | Kind::AwaitFor(_) | Kind::Cas { .. } | Kind::Update(_) | Kind::Kick(_) => {
                 phase == Phase::Loads
             }
@@ -147,6 +147,7 @@ impl Explorer<'_, '_> {
                     state.memory.kick(cpu, usize::from(target));
                     self.answer(state, cpu, op, 0, || format!("cpu {target}"), Phase::Stores, emit)
                 }
+                Kind::Yield => self.answer(state, cpu, op, 0, String::new, loads, emit),
                 Kind::Return => {
                     state.nesting[cpu] -= 1;
                     self.answer(state, cpu, op, 0, String::new, phase, emit)
@@ -292,8 +293,11 @@ impl Explorer<'_, '_> {
                         let mut state = state.clone();
                         state.memory.modify(cpu, cell, index, new, order);
                         if let Some(n) = self.model.words.iter().position(|&word| word == op.cell) {
-                            let step = state.ghosts[n].step(self.model.promises, cpu, op.access.name, new);
+                            let who = (cpu, state.nesting[cpu]);
+                            let step = state.ghosts[n].step(self.model.promises, who, op.access.name, (value, new));
                             self.judge(step, cpu, op, || format!("{value:#x} -> {new:#x}"))?;
+                        } else if op.access.name == "node.tell" {
+                            self.told(&mut state, cpu, op, (value, new))?;
                         }
                         let how = || format!("{value:#x} -> {new:#x}{}", age());
                         self.answer(state, cpu, op, value.into(), how, Phase::Stores, emit)?;
@@ -371,6 +375,17 @@ impl Explorer<'_, '_> {
         let Some(ghost) = state.ghosts.iter_mut().find(|ghost| ghost.has(code)) else { return Ok(()) };
         let verdict = ghost.granted(self.model.promises, cpu, code);
         self.judge(verdict, cpu, op, String::new)
+    }
+
+    fn told(&mut self, state: &mut State, cpu: usize, op: Op, (old, new): (u32, u32)) -> Result<(), Stop> {
+        let Some(promised) = self.model.promises.sleeping else { return Ok(()) };
+        let name = self.name(op.cell);
+        let code = node_code(&name);
+        let verdict = match state.ghosts.iter_mut().find(|ghost| ghost.sleepers.has(code)) {
+            Some(ghost) => ghost.sleepers.told(promised, cpu, code, (old, new)),
+            None => Err(format!("sleepers: cpu {cpu} wakes {name}, which lies in no queue")),
+        };
+        self.judge(verdict, cpu, op, || format!("{old:#x} -> {new:#x}"))
     }
 
     fn judge(&mut self, verdict: Result<(), String>, cpu: usize, op: Op, how: impl Fn() -> String) -> Result<(), Stop> {

@@ -38,6 +38,7 @@ impl Micro {
             Kind::Fence => "fence",
             Kind::Wait { .. } => "sleep",
             Kind::Kick(_) => "kick",
+            Kind::Yield => "yield",
             Kind::Choose(_) => "choose",
             Kind::Touch => "touch",
             Kind::Return => "return",

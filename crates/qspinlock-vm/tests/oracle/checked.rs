@@ -44,7 +44,7 @@ pub(crate) fn model<'w>(world: &'w World, programs: Vec<Checked<'w>>) -> Model<'
         symmetric: false,
         interrupts: 0,
         words: Vec::new(),
-        promises: Promises { fifo: false, bypass: None },
+        promises: Promises::default(),
         ends_clean: false,
     }
 }
