@@ -3,6 +3,8 @@
 #![doc = include_str!("lib.md")]
 
 pub mod atomic;
+#[cfg(all(feature = "std", feature = "lock_api"))]
+mod condvar;
 pub mod machine;
 #[cfg(all(feature = "std", feature = "lock_api"))]
 mod mutex;
@@ -16,6 +18,8 @@ pub mod stats;
 pub mod threads;
 pub mod word;
 
+#[cfg(all(feature = "std", feature = "lock_api"))]
+pub use condvar::{Condvar, WaitTimeoutResult};
 #[cfg(feature = "lock_api")]
 pub use lock_api;
 pub use machine::{GlobalMachine, Machine};

@@ -4,7 +4,7 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::machine::{GlobalMachine, Machine};
-use crate::slowpath::{Native, SlowPath};
+use crate::slowpath::{Native, Sleeping, SlowPath};
 use crate::word::LockWord;
 
 /// A queued spinlock without data: 4 bytes, on machine `M`, whose waiters follow slow path `S`.
@@ -93,6 +93,30 @@ impl<M: Machine, S: SlowPath<M>> RawSpinLock<M, S> {
     #[doc(alias = "queued_spin_is_contended")]
     pub fn is_contended(&self) -> bool {
         self.word.peek().is_contended()
+    }
+}
+
+impl<M: Machine, S: Sleeping<M>> RawSpinLock<M, S> {
+    pub(crate) fn word(&self) -> &LockWord<M::Cell> {
+        &self.word
+    }
+
+    /// Waits for the lock and takes it, unless [`Machine::now`] reaches `deadline` first. One try, if it has already.
+    ///
+    /// Gives up no earlier than then, and later only by the time that it takes to be scheduled. A waiter that gives up
+    /// leaves its node in the queue, until its turn comes. Its CPU has three for this; a waiter that finds all of them
+    /// left behind in queues looks at the lock now and then instead of sleeping until it is woken, which is counted
+    /// ([`Event::NoNode`](crate::machine::Event::NoNode)).
+    #[inline]
+    #[must_use = "the lock is held only if this is true"]
+    pub fn try_acquire_until_on(&self, m: &M, deadline: u64) -> bool {
+        S::try_acquire(&self.word) || self.acquire_until_slow(m, deadline)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn acquire_until_slow(&self, m: &M, deadline: u64) -> bool {
+        S::acquire_until(m, &self.word, deadline)
     }
 }
 

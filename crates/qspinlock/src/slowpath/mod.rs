@@ -29,7 +29,7 @@ pub mod parking;
 mod test_and_set;
 
 pub use native::Native;
-pub use parking::{Parking, ParkingExact, Patience};
+pub use parking::{Parking, ParkingExact, Patience, RawCondvar, Sleeping, Waited};
 pub use test_and_set::TestAndSet;
 
 use crate::machine::{Budget, Event, Machine};

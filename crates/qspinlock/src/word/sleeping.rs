@@ -41,6 +41,7 @@ const RELEASE_EXACT: Access = Access::release("word.release-exact", "every claim
 const RELEASE_COLD: Access = Access::release("word.release-cold", "every claim: the critical section comes before");
 const WATCH: Access = Access::relaxed("word.watch", "the claim that follows acquires");
 const SEEN: Access = Access::relaxed("word.seen", "nothing is concluded from it: a swap follows");
+const DOZE: Access = Access::relaxed("word.doze", "the claim that follows acquires");
 const CLAIM: Access = Access::acquire("word.claim", "word.release-*: enter the critical section");
 const ENTER_LANE: Access = Access::acquire("word.enter-lane", "word.release-*: it claims if it can");
 const ASK: Access = Access::acquire("word.ask", "word.release-*: it claims if it can");
@@ -117,6 +118,14 @@ impl<C: Cell> LockWord<C> {
     /// Waits a while until `done`.
     pub(crate) fn watch<M: Machine<Cell = C>>(&self, m: &M, budget: Budget, done: impl Fn(Value) -> bool) -> bool {
         m.until_for(&self.0, WATCH, budget, |v| done(Value(v))).is_ok()
+    }
+
+    /// Sleeps until `until`, or less. Nobody wakes who is in no queue.
+    pub(crate) fn doze<M: Machine<Cell = C>>(&self, m: &M, until: u64) {
+        let seen = self.seen();
+        if !seen.is_for_waiters() {
+            m.wait(&self.0, seen.0, DOZE, Some(until));
+        }
     }
 
     /// A waiter of some patience takes the lock: it may be free or granted.

@@ -48,11 +48,15 @@
 //! [`ParkingExact`] unlocks in one atomic step and has no such place, and its sleeps have no end of their own. There the
 //! duty alone must be enough: it is what the checker explores, and what the same torture runs hammer.
 
+mod condition;
+mod list;
 mod patience;
 mod sleepers;
+mod timed;
 
 pub(crate) use sleepers::State;
 
+pub use condition::{RawCondvar, Waited};
 pub use patience::{Excerpt, OutOfRange, Parameter, ParseError, Patience};
 
 use core::convert::Infallible;
@@ -62,6 +66,27 @@ use super::SlowPath;
 use crate::machine::{Budget, Event, Machine};
 use crate::queue::{Level, Tail, node};
 use crate::word::{LockWord, Step, Value};
+
+/// A slow path whose waiters sleep. Where they do, they can also wait until some moment, and for a condition.
+///
+/// Not to be implemented elsewhere: all that sleeps follows one protocol.
+pub trait Sleeping<M: Machine>: SlowPath<M, Error = Infallible> + sealed::Sealed {
+    /// How long a waiter tries one thing before it tries the next.
+    fn patience(m: &M) -> Patience;
+
+    /// Waits for the lock and takes it. False when [`Machine::now`] has reached `deadline`: nothing is held then. Tries
+    /// nothing if it has been reached already.
+    #[must_use = "the lock is held only if this is true"]
+    fn acquire_until(m: &M, word: &LockWord<M::Cell>, deadline: u64) -> bool {
+        timed::acquire_until(m, word, &Self::patience(m), deadline)
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::Parking {}
+    impl Sealed for super::ParkingExact {}
+}
 
 /// The lock for threads. See the [module](self).
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +99,7 @@ unsafe impl<M: Machine> SlowPath<M> for Parking {
     const NAME: &'static str = "parking";
 
     fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Infallible> {
-        wait_for(m, word, &m.patience());
+        wait_for(m, word, &Self::patience(m));
         Ok(())
     }
 
@@ -95,6 +120,12 @@ unsafe impl<M: Machine> SlowPath<M> for Parking {
     }
 }
 
+impl<M: Machine> Sleeping<M> for Parking {
+    fn patience(m: &M) -> Patience {
+        m.patience()
+    }
+}
+
 /// The same, but the unlock is one atomic step and sleeps do not end by themselves: nothing covers up a mistake. For
 /// tests; it costs a second atomic in each unlock.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +138,7 @@ unsafe impl<M: Machine> SlowPath<M> for ParkingExact {
     const NAME: &'static str = "parking-exact";
 
     fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Infallible> {
-        wait_for(m, word, &Patience { nap: 0, nap_behind: 0, ..m.patience() });
+        wait_for(m, word, &Self::patience(m));
         Ok(())
     }
 
@@ -128,6 +159,12 @@ unsafe impl<M: Machine> SlowPath<M> for ParkingExact {
     }
 }
 
+impl<M: Machine> Sleeping<M> for ParkingExact {
+    fn patience(m: &M) -> Patience {
+        Patience { nap: 0, nap_behind: 0, ..m.patience() }
+    }
+}
+
 fn wait_for<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) {
     if spin(m, word, patience) {
         return;
@@ -138,7 +175,11 @@ fn wait_for<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) {
             return;
         }
     }
-    let mut turns = 0;
+    contend(m, word, patience, 0);
+}
+
+/// Waits in earnest, having been woken in vain so many times.
+fn contend<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, mut turns: u32) {
     loop {
         if lane(m, word, patience) {
             return;
@@ -210,7 +251,19 @@ fn sleep<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, turns
         without_node(m, word, patience);
         return State::Owner;
     };
-    let (me, mine) = (level.me(), level.node());
+    sleep_on(m, word, patience, turns, level.me(), None)
+}
+
+/// The same, on the node `me`, and until a deadline. If that comes first, the node stays in the queue, `Abandoned`.
+fn sleep_on<M: Machine>(
+    m: &M,
+    word: &LockWord<M::Cell>,
+    patience: &Patience,
+    turns: u32,
+    me: Tail,
+    deadline: Option<u64>,
+) -> State {
+    let mine = node(m, me);
     let state = if turns >= patience.turns { State::Starving } else { State::Waiting };
     let is_first = loop {
         let seen = word.seen();
@@ -226,29 +279,45 @@ fn sleep<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, turns
         }
     };
     m.count(Event::Queued);
-    if is_first && patience.poll > 0 {
-        let budget = Budget::Until(m.now().saturating_add(patience.poll.into()));
-        if word.watch(m, budget, Value::is_for_waiters) && word.claim() {
-            return get_up(m, word, me);
-        }
+    if is_first && poll(m, word, patience) && word.claim() {
+        return get_up(m, word, me);
     }
     let mut nap = if is_first { patience.nap } else { patience.nap_behind };
     loop {
         m.count(if is_first { Event::WaitHead } else { Event::WaitNode });
-        let until = (nap > 0).then(|| m.now().saturating_add(nap.into()));
-        match mine.sleep(m, state, until) {
+        match mine.sleep(m, state, nap_end(m, nap, deadline)) {
             State::Waiting | State::Starving => m.count(Event::Spurious),
             told => {
                 m.count(Event::KickWake);
                 return told;
             }
         }
-        if nap > 0 && word.seen().is_for_waiters() && word.claim() {
+        let is_late = is_past(m, deadline);
+        if (nap > 0 || is_late) && word.seen().is_for_waiters() && word.claim() {
             m.count(Event::Missed);
             return get_up(m, word, me);
         }
+        if is_late {
+            return mine.abandon(state);
+        }
         nap = nap.saturating_mul(2);
     }
+}
+
+/// Watches the word for a moment: an unlock may be under way that has not seen us lie down. Whether the lock is free.
+fn poll<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> bool {
+    let budget = || Budget::Until(m.now().saturating_add(patience.poll.into()));
+    patience.poll > 0 && word.watch(m, budget(), Value::is_for_waiters)
+}
+
+/// When to wake at the latest. A nap of 0 has no end.
+fn nap_end<M: Machine>(m: &M, nap: u32, deadline: Option<u64>) -> Option<u64> {
+    let end = (nap > 0).then(|| m.now().saturating_add(nap.into()));
+    end.into_iter().chain(deadline).min()
+}
+
+fn is_past<M: Machine>(m: &M, deadline: Option<u64>) -> bool {
+    deadline.is_some_and(|deadline| m.now() >= deadline)
 }
 
 /// Waits without a node, and so without sleep: on a fifth nesting level, or with no slot. Correct, unfair, counted.

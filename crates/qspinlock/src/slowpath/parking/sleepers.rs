@@ -28,6 +28,10 @@ const TELL: Access = Access::release(
     "node.told: the node is its owner's again, and if it is handed the lock, so is what the lock protects",
 );
 const TOLD: Access = Access::acquire("node.told", "node.tell");
+const RESERVE: Access = Access::acquire("node.reserve", "node.tell: who took the abandoned node out has read it");
+const ABANDON: Access =
+    Access::relaxed("node.abandon", "nothing is passed on: the node is its owner's again when idle");
+const GIVE_BACK: Access = Access::relaxed("node.give-back", "it passes from a thread to itself");
 const SLEEP: Access = Access::relaxed("node.sleep", "node.told follows");
 
 /// How a sleeper stands with the lock: what its node's `grant` holds.
@@ -46,6 +50,8 @@ pub(crate) enum State {
     Owner = 4,
     /// In the queue, but nobody waits there any more.
     Abandoned = 5,
+    /// In no queue: waits for a condition.
+    Listed = 6,
 }
 
 impl State {
@@ -57,7 +63,8 @@ impl State {
             3 => Self::Woken,
             4 => Self::Owner,
             5 => Self::Abandoned,
-            _ => unreachable!("a node of a sleeper is in one of six states"),
+            6 => Self::Listed,
+            _ => unreachable!("a node of a sleeper is in one of seven states"),
         }
     }
 }
@@ -66,6 +73,11 @@ impl<C: Cell> Node<C> {
     /// Makes the node ready to be published, behind `prev`.
     pub(super) fn prepare(&self, me: Tail, prev: Option<Tail>, state: State) {
         self.grant.store(state as u32, PREPARE);
+        self.follow(me, prev);
+    }
+
+    /// Makes a prepared node, `me`, ready to be published behind `prev`.
+    pub(super) fn follow(&self, me: Tail, prev: Option<Tail>) {
         self.prev.store(prev.map_or(0, Tail::code), SET_PREV);
         self.first.store(if prev.is_none() { me.code() } else { 0 }, SET_FIRST);
     }
@@ -74,6 +86,24 @@ impl<C: Cell> Node<C> {
     pub(super) fn sleep<M: Machine<Cell = C>>(&self, m: &M, state: State, until: Option<u64>) -> State {
         m.wait(&self.grant, state as u32, SLEEP, until);
         State::of(self.grant.load(TOLD))
+    }
+
+    /// Takes the node for a wait that may end before its turn. False if it is in use, or still lies in some queue.
+    pub(super) fn reserve(&self) -> bool {
+        self.grant.cas(State::Idle as u32, State::Woken as u32, RESERVE).is_ok()
+    }
+
+    /// Gives back a reserved node that lies in no queue.
+    pub(super) fn give_back(&self) {
+        self.grant.store(State::Idle as u32, GIVE_BACK);
+    }
+
+    /// Leaves the node in the queue, to whose turn it is to make it idle; or else what its owner has been told.
+    pub(super) fn abandon(&self, state: State) -> State {
+        match self.grant.cas(state as u32, State::Abandoned as u32, ABANDON) {
+            Ok(_) => State::Abandoned,
+            Err(_) => self.told(),
+        }
     }
 
     /// What the node's owner has been told.

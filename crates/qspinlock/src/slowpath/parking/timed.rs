@@ -1,0 +1,146 @@
+//! Waiting for the lock until some moment.
+//!
+//! The same phases as without an end: spin, yield, lane, sleep; each ends at the deadline at the latest. What differs is
+//! how one leaves.
+//!
+//! **In the queue.** Only the owner of the lock takes nodes out, and need not do so for long. So a waiter that is late
+//! marks its node *abandoned* and goes; an owner that comes upon such a node makes it idle and takes out the next. The
+//! node is in use until then, hence not that of a nesting level: a slot has a few of its own for this ([`NODES`]). A
+//! waiter that finds them all in use has no node. It is never woken, so it looks by itself, at growing distances.
+//!
+//! The mark is a compare-and-swap from *waiting*. If it fails, the waiter has been taken out of the queue and told
+//! something. *Owner*: the lock is its own, and late or not, it has it.
+//!
+//! **Woken.** Who was taken out of the queue and told *woken* has the duty to look after the lock: if that is free, and
+//! others sleep, nobody else will. So it takes the lock if it can. To have seen the lock held is not enough for going
+//! away: it may be held by the very owner that told us, which is about to release it, and takes out nobody else. Those
+//! who stay lie down again, which that owner notices ([`LockWord::release_cold`]). So does who goes, if others are in
+//! the queue: it leaves its node there, abandoned from the start. Whoever holds the lock then finds the queue changed
+//! or, if it came later, finds the queue. With nobody there, nobody needs us: a sleeper that comes later comes after
+//! our look, and after the owner that we have seen.
+//!
+//! **The first to lie down** watches for the unlocker that did not see it, with naps that end by themselves
+//! ([`Parking`](super::Parking)). One that goes looks a last time, and takes the lock if it is free. If not, the one
+//! whose unlock has yet to come may still be an unlocker that did not see it; then those behind have their own naps,
+//! longer ones (16 ms, and doubling), which find the lock free.
+//!
+//! **Left behind.** A lock that is never unlocked again keeps what lies in its queue. Of a guard that was forgotten
+//! nothing else can be expected; and if a lock is dropped while an unlocker's store is under way past a waiter that gave
+//! up, that waiter's thread is left with one node less for this. It costs promptness, once all three are gone, and
+//! nothing else.
+
+use super::sleepers::State;
+use super::{Patience, is_past, lane, sleep_on, spin};
+use crate::machine::{Event, Machine};
+use crate::queue::{LEVELS, NODES, Node, Tail, node};
+use crate::word::LockWord;
+
+/// The first look of a waiter without a node comes after this time, each next one after twice as long.
+const DOZE: u64 = 20_000;
+const LONGEST_DOZE: u64 = 2_000_000;
+
+/// Waits for the lock and takes it. False, and without a trace but for abandoned nodes, when [`Machine::now`] has reached
+/// `deadline`.
+pub(super) fn acquire_until<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, deadline: u64) -> bool {
+    let Some(hasty) = hurried(m, patience, deadline) else { return false };
+    if spin(m, word, &hasty) {
+        return true;
+    }
+    for _ in 0..patience.yields {
+        if is_past(m, Some(deadline)) {
+            return false;
+        }
+        m.yield_cpu();
+        if word.claim() {
+            return true;
+        }
+    }
+    let (mut place, mut turns, mut doze) = (None, 0, DOZE);
+    while let Some(hasty) = hurried(m, patience, deadline) {
+        if (turns > 0 && spin(m, word, &hasty)) || lane(m, word, &hasty) {
+            return true;
+        }
+        place = place.or_else(|| Place::take(m));
+        match &place {
+            Some(taken) => match sleep_on(m, word, patience, turns, taken.me, Some(deadline)) {
+                State::Owner => return true,
+                State::Abandoned => {
+                    place.take().expect("we lay there").leave(m);
+                    return false;
+                }
+                _ => turns = patience.turns.min(turns + 1),
+            },
+            None => {
+                if doze == DOZE {
+                    m.count(Event::NoNode);
+                }
+                word.doze(m, m.now().saturating_add(doze).min(deadline));
+                m.yield_cpu();
+                doze = LONGEST_DOZE.min(doze * 2);
+            }
+        }
+        if word.claim() {
+            return true;
+        }
+    }
+    place.is_some_and(|place| pass_on(m, word, place))
+}
+
+/// The same patience, with no phase longer than the time that is left. `None` if there is none.
+fn hurried<M: Machine>(m: &M, patience: &Patience, deadline: u64) -> Option<Patience> {
+    let left = u32::try_from(deadline.saturating_sub(m.now())).unwrap_or(u32::MAX);
+    let least = |phase: u32| phase.min(left);
+    let ask_after = least(patience.ask_after);
+    (left > 0).then(|| Patience { spin: least(patience.spin), lane: least(patience.lane), ask_after, ..*patience })
+}
+
+/// Gives up, having been woken: the duty that comes with it goes to whoever owns the lock. Or takes the lock.
+fn pass_on<M: Machine>(m: &M, word: &LockWord<M::Cell>, place: Place<'_, M>) -> bool {
+    loop {
+        let seen = word.seen();
+        if seen.is_for_waiters() {
+            if word.claim() {
+                return true;
+            }
+            continue;
+        }
+        let Some(newest) = seen.tail() else { return false };
+        place.node().prepare(place.me, Some(newest), State::Abandoned);
+        if word.lie_down(seen, place.me) {
+            place.leave(m);
+            return false;
+        }
+    }
+}
+
+/// The right to a node for a wait that may end before its turn. Given back when dropped.
+struct Place<'m, M: Machine> {
+    machine: &'m M,
+    me: Tail,
+}
+
+impl<'m, M: Machine> Place<'m, M> {
+    /// Takes a free one of the caller's CPU. `None` if it has no CPU, or none is free.
+    fn take(machine: &'m M) -> Option<Self> {
+        let cpu = machine.here()?;
+        let mut places = (LEVELS..NODES).map(|level| Tail::new(cpu, level));
+        // One step, so that a handler which interrupts us takes another one.
+        places.find(|&me| node(machine, me).reserve()).map(|me| Self { machine, me })
+    }
+
+    fn node(&self) -> &'m Node<M::Cell> {
+        node(self.machine, self.me)
+    }
+
+    /// Leaves the node in the queue.
+    fn leave(self, m: &M) {
+        m.count(Event::Abandoned);
+        core::mem::forget(self);
+    }
+}
+
+impl<M: Machine> Drop for Place<'_, M> {
+    fn drop(&mut self) {
+        self.node().give_back();
+    }
+}
