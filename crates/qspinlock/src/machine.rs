@@ -180,8 +180,9 @@ pub enum Event {
     /// A sleeper woke for nothing, or because its nap was over.
     #[doc(alias = "pv_spurious_wakeup")]
     Spurious,
-    /// A sleeper's nap ended and the lock was free: a wake-up that no unlock had given.
-    Missed,
+    /// A sleeper's nap ended, the lock was free, and it saw to it that somebody has it. Mostly who was woken before had
+    /// yet to get a CPU; now and then an unlock had not seen that anybody sleeps.
+    Rescued,
     /// A waiter's time was over while it lay in the queue; its node stays there until its turn comes.
     Abandoned,
     /// A waiter for a condition was moved to the queue of its lock.

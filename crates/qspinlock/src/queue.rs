@@ -89,7 +89,7 @@ impl Tail {
     }
 }
 
-// No access to a node has an order of its own: the lock word has it all. Whoever follows us has exchanged the tail
+// Where nobody sleeps, no access to a node has an order of its own: the lock word has it all. Whoever follows us has exchanged the tail
 // after us (acquire), so finds our node initialised; and we reach for our successor only after we have claimed the word
 // (acquire), in whose chain of read-modify-writes its exchange (release) comes before. A flavour that hands over more
 // than the baton must order that itself.
@@ -101,7 +101,7 @@ const GRANT: Access = Access::relaxed("node.grant", "whoever is granted takes no
 const GRANTED: Access = Access::relaxed("node.granted", "the claim that follows acquires");
 
 /// Where one context waits. Only its owner initialises it, only its predecessor grants it, only its successor
-/// links to it.
+/// links to it. (Where waiters sleep, it is the owner of the lock that links and grants.)
 #[derive(Debug)]
 pub struct Node<C> {
     /// The code of the successor, 0 while nobody has linked.

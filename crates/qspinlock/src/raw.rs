@@ -61,7 +61,8 @@ impl<M: Machine, S: SlowPath<M>> RawSpinLock<M, S> {
         S::acquire(m, &self.word)
     }
 
-    /// Takes the lock if nobody holds it or waits for it.
+    /// Takes the lock if that can be done at once: if nobody holds it, nor waits for it. Past waiters that sleep, since
+    /// there who runs may pass; but not if the lock has just been granted to one of them.
     #[inline]
     #[must_use = "the lock is held only if this is true"]
     #[doc(alias = "queued_spin_trylock")]

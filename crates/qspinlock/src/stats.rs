@@ -52,7 +52,7 @@ events! {
     WaitNode: "pv_wait_node",
     KickWake: "pv_kick_wake",
     Spurious: "pv_spurious_wakeup",
-    Missed: "pv_missed_wakeup",
+    Rescued: "nap_rescue",
     Abandoned: "lock_abandoned",
     Requeued: "cond_requeued",
 }

@@ -93,7 +93,9 @@ impl Sleepers {
             "sleepers.emptied" => {
                 if usize::from(self.owner) != cpu + 1 || self.length != 1 {
                     let length = self.length;
-                    return Err(format!("sleepers: cpu {cpu} empties a queue of {length}; the owner takes out the last"));
+                    return Err(format!(
+                        "sleepers: cpu {cpu} empties a queue of {length}; the owner takes out the last"
+                    ));
                 }
                 self.taken = self.pop();
             }

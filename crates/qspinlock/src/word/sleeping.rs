@@ -7,7 +7,7 @@
 //! +--------------------------------------+---------+---+---+---------------+
 //! ```
 //!
-//! * *locked*: 0 free, 1 held, 2 *granted*: free, but not to be had by who passes by.
+//! * *locked*: 0 free, 1 held, 2 *granted*: free, but not for who passes by.
 //! * *L*, lane: one waiter spins, and others need not. A hint: it is nobody's property, and a waiter that is gone leaves
 //!   it set at the price of a spin that the others do not spin.
 //! * *A*, asked: the waiter in the lane has waited long enough. The next unlock grants the lock.
@@ -18,8 +18,9 @@
 //! | 0      | 0 | 0 | 0      | nobody |
 //! | ·      | · | · | 1      | an owner |
 //! | 0      | 0 | · | 0      | perhaps waiters that are awake |
-//! | ·      | · | · | 2      | whoever has waited for long takes it |
-//! | n      | · | · | 0      | sleepers; and one waiter at least that is awake or about to be, and will look |
+//! | 0      | 1 | · | 0      | the same; the unlock had looked before the lane asked |
+//! | ·      | · | · | 2      | who has yielded, waits in the lane or was woken may take it |
+//! | n      | · | · | 0      | sleepers; and one waiter that is awake, or about to be, or ends its nap: it will look |
 
 use super::{LOCKED, LOCKED_MASK, LockWord, TAIL_MASK, Value, WAITERS_MASK, tail_bits};
 use crate::machine::{Access, Budget, Cell, Machine};
@@ -32,10 +33,7 @@ const GRANTED: u32 = 2;
 /// What an unlock has to look after: all that the second byte shows, but for the lane.
 const AWAITED: u32 = WAITERS_MASK & !LANE;
 
-const LOOK_BACK: Access = Access::relaxed(
-    "word.look-back",
-    "who sets a bit after this look watches the word: it is the first to sleep, or asks again",
-);
+const LOOK_BACK: Access = Access::relaxed("word.look-back", "who sets a bit after this look watches the word itself");
 const RELEASE_HOT: Access = Access::release("word.release-hot", "every claim: the critical section comes before");
 const RELEASE_EXACT: Access = Access::release("word.release-exact", "every claim: the critical section comes before");
 const RELEASE_COLD: Access = Access::release("word.release-cold", "every claim: the critical section comes before");
@@ -167,10 +165,14 @@ impl<C: Cell> LockWord<C> {
         }
     }
 
-    /// Makes `me` the newest sleeper, if the word is still what was `seen`: with an owner, who will wake us.
-    pub(crate) fn lie_down(&self, seen: Value, me: Tail) -> bool {
-        debug_assert!(!seen.is_for_waiters());
-        self.0.cas(seen.0, (seen.0 & !TAIL_MASK) | tail_bits(me), LIE_DOWN).is_ok()
+    /// Makes `me` the newest sleeper, behind `last`, if that is still the newest and the lock has an owner, who will wake
+    /// us.
+    pub(crate) fn lie_down(&self, last: Option<Tail>, me: Tail) -> bool {
+        let push = |v| {
+            let is_fit = Value(v).tail() == last && !Value(v).is_for_waiters();
+            is_fit.then_some((v & !TAIL_MASK) | tail_bits(me))
+        };
+        self.0.update(LIE_DOWN, push).is_ok()
     }
 
     /// The newest sleeper, for the owner.

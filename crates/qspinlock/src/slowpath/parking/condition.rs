@@ -50,7 +50,7 @@ use core::marker::PhantomData;
 
 use super::list::List;
 use super::sleepers::State;
-use super::{Parking, Patience, Sleeping, contend, is_past, nap_end, poll, release_cold};
+use super::{Nap, Parking, Patience, Sleeping, contend, is_past, poll, release_cold};
 use crate::machine::{Event, GlobalMachine, Machine};
 use crate::queue::{LEVELS, Level, Tail, node};
 use crate::raw::RawSpinLock;
@@ -199,23 +199,19 @@ impl<M: Machine, I: SlowPath<M, Error = Infallible>> RawCondvar<M, I> {
             }
         }
         // Notified: in the lock's queue, or about to be.
-        let mut nap = 0;
+        let mut is_free = poll(m, word, patience);
+        let mut nap = Nap::new(m, patience.nap);
         loop {
-            let is_free = if nap == 0 {
-                nap = patience.nap;
-                poll(m, word, patience)
-            } else {
-                nap = nap.saturating_mul(2);
-                word.seen().is_for_waiters()
-            };
             if is_free && word.claim() {
                 release_cold(m, word);
-                nap = 0;
+                nap = Nap::new(m, 0);
             }
-            match mine.sleep(m, State::Waiting, nap_end(m, nap, None)) {
+            match mine.sleep(m, State::Waiting, nap.end_or(None)) {
                 State::Waiting => m.count(Event::Spurious),
                 _ => return true,
             }
+            nap.next(m);
+            is_free = word.seen().is_for_waiters();
         }
     }
 
@@ -239,7 +235,7 @@ fn requeue<M: Machine>(m: &M, word: &LockWord<M::Cell>, oldest: Tail, newest: Ta
         let seen = word.seen();
         if !seen.is_for_waiters() {
             node(m, oldest).follow(oldest, seen.tail());
-            if !word.lie_down(seen, newest) {
+            if !word.lie_down(seen.tail(), newest) {
                 continue;
             }
             m.count(Event::Requeued);
@@ -264,7 +260,7 @@ fn push_as_owner<M: Machine>(m: &M, word: &LockWord<M::Cell>, oldest: Tail, newe
     loop {
         let seen = word.seen();
         node(m, oldest).follow(oldest, seen.tail());
-        if word.lie_down(seen, newest) {
+        if word.lie_down(seen.tail(), newest) {
             return m.count(Event::Requeued);
         }
     }

@@ -22,10 +22,14 @@
 //!
 //! # Bounded bypass
 //! While a waiter lies in the queue, each unlock that finds the queue takes one out, the oldest first. So a waiter with k
-//! before it is woken by the (k + 1)th such unlock, and who has been woken [`turns`](Patience::turns) times in vain
-//! is handed the lock in its next turn, asleep or not. What passes it without a bound are threads that run while it
-//! is woken but has no CPU: to wait for it would be a convoy. In the lane, nobody passes once it has asked and the
-//! owner at that time has unlocked.
+//! before it is woken by the (k + 1)th such unlock at the latest; one more may pass, an unlock that looked before the
+//! queue was there. Who has been woken [`turns`](Patience::turns) times in vain is handed the lock in its next turn,
+//! asleep or not. What passes without a bound is who runs before a waiter has lain down, or while it is woken but has
+//! no CPU: to wait for it would be a convoy. That time is bounded for who does have a CPU, by the spins and yields.
+//!
+//! In the lane: when it has asked, the next unlock that sees it grants the lock; again one may pass that looked before. A
+//! grant can be taken by who has yielded or been woken, too, so that it is never lost on a waiter that is off its CPU;
+//! then the one in the lane asks again.
 //!
 //! # No lost wake-ups
 //! *If the lock is free and somebody sleeps, then somebody is awake, or about to be, who will look at the lock.* This
@@ -41,9 +45,12 @@
 //! 1. *The store is in the store buffer.* It is visible within less than a microsecond. The first to lie down watches
 //!    the word for [`poll`](Patience::poll) before it sleeps.
 //! 2. *The unlocker is off its CPU* between look and store. The first to lie down therefore sleeps in naps: of
-//!    [`nap`](Patience::nap), then twice as long each time. An unlocker that was away for a time d after the waiter
-//!    lay down is found out after at most 2 d + `nap`: the delay at most doubles, and a long wait costs only as many
-//!    wake-ups as its logarithm. Those behind nap too, for longer: the first may have given up meanwhile.
+//!    [`nap`](Patience::nap), then twice as long each time, up to 4.3 s. An unlocker that was away for a time d after
+//!    the waiter lay down is found out after at most 2 d + `nap`: the delay at most doubles, and a long wait costs only
+//!    as many wake-ups as its logarithm. Those behind nap too, for longer: the first may have given up meanwhile.
+//!
+//! A nap that ends while the lock is free, and somebody else has the duty to look at it, takes the lock as well; from
+//! behind it only unlocks again, so that the first in the queue has its turn.
 //!
 //! [`ParkingExact`] unlocks in one atomic step and has no such place, and its sleeps have no end of their own. There the
 //! duty alone must be enough: it is what the checker explores, and what the same torture runs hammer.
@@ -269,12 +276,13 @@ fn sleep_on<M: Machine>(
         let seen = word.seen();
         if seen.is_for_waiters() {
             if word.claim() {
+                mine.stay_up();
                 return State::Owner;
             }
             continue;
         }
         mine.prepare(me, seen.tail(), state);
-        if word.lie_down(seen, me) {
+        if word.lie_down(seen.tail(), me) {
             break seen.tail().is_none();
         }
     };
@@ -282,10 +290,10 @@ fn sleep_on<M: Machine>(
     if is_first && poll(m, word, patience) && word.claim() {
         return get_up(m, word, me);
     }
-    let mut nap = if is_first { patience.nap } else { patience.nap_behind };
+    let mut nap = Nap::new(m, if is_first { patience.nap } else { patience.nap_behind });
     loop {
         m.count(if is_first { Event::WaitHead } else { Event::WaitNode });
-        match mine.sleep(m, state, nap_end(m, nap, deadline)) {
+        match mine.sleep(m, state, nap.end_or(deadline)) {
             State::Waiting | State::Starving => m.count(Event::Spurious),
             told => {
                 m.count(Event::KickWake);
@@ -293,14 +301,18 @@ fn sleep_on<M: Machine>(
             }
         }
         let is_late = is_past(m, deadline);
-        if (nap > 0 || is_late) && word.seen().is_for_waiters() && word.claim() {
-            m.count(Event::Missed);
-            return get_up(m, word, me);
+        if (nap.ends() || is_late) && word.seen().is_for_waiters() && word.claim() {
+            m.count(Event::Rescued);
+            if is_first {
+                return get_up(m, word, me);
+            }
+            // In the name of an unlock that did not see us: it is the turn of who lies first.
+            release_cold(m, word);
         }
         if is_late {
             return mine.abandon(state);
         }
-        nap = nap.saturating_mul(2);
+        nap.next(m);
     }
 }
 
@@ -310,10 +322,31 @@ fn poll<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> boo
     patience.poll > 0 && word.watch(m, budget(), Value::is_for_waiters)
 }
 
-/// When to wake at the latest. A nap of 0 has no end.
-fn nap_end<M: Machine>(m: &M, nap: u32, deadline: Option<u64>) -> Option<u64> {
-    let end = (nap > 0).then(|| m.now().saturating_add(nap.into()));
-    end.into_iter().chain(deadline).min()
+/// A sleep that ends by itself, and then one of twice the length. One of no length has no end.
+struct Nap {
+    length: u32,
+    end: u64,
+}
+
+impl Nap {
+    fn new<M: Machine>(m: &M, length: u32) -> Self {
+        Self { length, end: m.now().saturating_add(length.into()) }
+    }
+
+    fn ends(&self) -> bool {
+        self.length > 0
+    }
+
+    fn end_or(&self, deadline: Option<u64>) -> Option<u64> {
+        self.ends().then_some(self.end).into_iter().chain(deadline).min()
+    }
+
+    /// After a waking. If that was no end of the nap (a signal, an old kick), the nap goes on.
+    fn next<M: Machine>(&mut self, m: &M) {
+        if self.ends() && m.now() >= self.end {
+            *self = Self::new(m, self.length.saturating_mul(2));
+        }
+    }
 }
 
 fn is_past<M: Machine>(m: &M, deadline: Option<u64>) -> bool {
@@ -322,19 +355,18 @@ fn is_past<M: Machine>(m: &M, deadline: Option<u64>) -> bool {
 
 /// Waits without a node, and so without sleep: on a fifth nesting level, or with no slot. Correct, unfair, counted.
 fn without_node<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) {
-    while !(spin(m, word, patience) || word.claim()) {
+    while !(lane(m, word, patience) || spin(m, word, patience) || word.claim()) {
         m.yield_cpu();
     }
 }
 
-/// Out of the queue, having claimed the lock from there. Who lay before us is awake with us: nobody had woken them.
+/// The first in the queue takes itself out, having claimed the lock from there.
 fn get_up<M: Machine>(m: &M, word: &LockWord<M::Cell>, me: Tail) -> State {
-    // Or taken out by the last owner, just before we claimed.
-    while node(m, me).told() != State::Woken {
-        let (first, _) = take_first(m, word).expect("we lie in the queue");
-        if node(m, first).tell(State::Woken) != State::Abandoned && first != me {
-            m.kick(first.cpu());
-        }
+    // Unless the last owner has, just before we claimed.
+    if node(m, me).told() != State::Woken {
+        let first = take_first(m, word).map(|(first, _)| first);
+        debug_assert_eq!(first, Some(me), "who lay down on an empty queue is the first until it is taken out");
+        node(m, me).tell(State::Woken);
     }
     State::Owner
 }

@@ -31,7 +31,7 @@ use core::fmt;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
-    /// A newcomer spins so long, and so does a waiter that was woken and finds another one spinning.
+    /// A newcomer spins so long, and so does a waiter that was woken.
     pub spin: u32,
     /// A newcomer yields its CPU so many times, and tries after each, before it waits in earnest.
     pub yields: u32,

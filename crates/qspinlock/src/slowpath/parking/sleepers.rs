@@ -76,6 +76,11 @@ impl<C: Cell> Node<C> {
         self.follow(me, prev);
     }
 
+    /// Not published after all.
+    pub(super) fn stay_up(&self) {
+        self.grant.store(State::Woken as u32, PREPARE);
+    }
+
     /// Makes a prepared node, `me`, ready to be published behind `prev`.
     pub(super) fn follow(&self, me: Tail, prev: Option<Tail>) {
         self.prev.store(prev.map_or(0, Tail::code), SET_PREV);

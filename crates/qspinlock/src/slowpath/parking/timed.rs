@@ -66,7 +66,7 @@ pub(super) fn acquire_until<M: Machine>(m: &M, word: &LockWord<M::Cell>, patienc
                 State::Owner => return true,
                 State::Abandoned => {
                     place.take().expect("we lay there").leave(m);
-                    return false;
+                    return word.claim();
                 }
                 _ => turns = patience.turns.min(turns + 1),
             },
@@ -106,7 +106,7 @@ fn pass_on<M: Machine>(m: &M, word: &LockWord<M::Cell>, place: Place<'_, M>) -> 
         }
         let Some(newest) = seen.tail() else { return false };
         place.node().prepare(place.me, Some(newest), State::Abandoned);
-        if word.lie_down(seen, place.me) {
+        if word.lie_down(seen.tail(), place.me) {
             place.leave(m);
             return false;
         }
