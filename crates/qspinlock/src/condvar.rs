@@ -17,17 +17,12 @@ type Guard<'a, S, T> = MutexGuard<'a, RawSpinLock<Threads, S>, T>;
 
 /// A condition variable: threads wait on it, with a mutex released meanwhile, until another thread notifies them.
 ///
-/// It goes with every `lock_api` mutex of a [`RawSpinLock`] whose waiters sleep, that is of kind
-/// [`Parking`](crate::slowpath::Parking).
+/// It goes with [`Mutex`](crate::Mutex), and with every `lock_api` mutex of a [`RawSpinLock`] whose waiters sleep.
 ///
 /// # Examples
 /// A gate that opens once:
 /// ```
-/// use qspinlock::slowpath::Parking;
-/// use qspinlock::threads::Threads;
-/// use qspinlock::{Condvar, RawSpinLock};
-///
-/// type Mutex<T> = lock_api::Mutex<RawSpinLock<Threads, Parking>, T>;
+/// use qspinlock::{Condvar, Mutex};
 ///
 /// static IS_OPEN: Mutex<bool> = Mutex::new(false);
 /// static OPENED: Condvar = Condvar::new();
@@ -44,10 +39,7 @@ type Guard<'a, S, T> = MutexGuard<'a, RawSpinLock<Threads, S>, T>;
 ///
 /// A queue of jobs, whose workers give up when there is nothing to do for a while:
 /// ```
-/// # use qspinlock::slowpath::Parking;
-/// # use qspinlock::threads::Threads;
-/// # use qspinlock::{Condvar, RawSpinLock};
-/// # type Mutex<T> = lock_api::Mutex<RawSpinLock<Threads, Parking>, T>;
+/// # use qspinlock::{Condvar, Mutex};
 /// use std::collections::VecDeque;
 /// use std::time::Duration;
 ///

@@ -11,6 +11,8 @@ mod mutex;
 pub mod queue;
 mod raw;
 pub mod select;
+#[cfg(feature = "lock_api")]
+mod sendable;
 pub mod slowpath;
 #[cfg(feature = "stats")]
 pub mod stats;
@@ -24,8 +26,10 @@ pub use condvar::{Condvar, WaitTimeoutResult};
 pub use lock_api;
 pub use machine::{GlobalMachine, Machine};
 #[cfg(all(feature = "std", feature = "lock_api"))]
-pub use mutex::{MappedMutexGuard, Mutex, MutexGuard, RawMutex};
+pub use mutex::{MappedMutexGuard, Mutex, MutexGuard, RawMutex, SendMutex, SpinMutex};
 pub use raw::RawSpinLock;
+#[cfg(feature = "lock_api")]
+pub use sendable::Sendable;
 pub use slowpath::Patience;
 #[cfg(feature = "std")]
 pub use threads::{ConfigureError, EnvironmentError, configuration, configure, environment};

@@ -6,16 +6,17 @@ use lock_api::{GuardNoSend, RawMutex as _, RawMutexTimed};
 
 use crate::Machine;
 use crate::raw::RawSpinLock;
-use crate::slowpath::Sleeping;
+use crate::sendable::Sendable;
+use crate::slowpath::{Parking, Sleeping};
 use crate::threads::Threads;
 
 /// The raw lock of [`Mutex`]: 4 bytes, for the threads of a process.
-pub type RawMutex = RawSpinLock<Threads>;
+pub type RawMutex = RawSpinLock<Threads, Parking>;
 
-/// A mutual exclusion lock for the threads of a process: 4 bytes beside the data, served in the order of arrival.
+/// A mutual exclusion lock for the threads of a process: 4 bytes beside the data. Waiters spin a little, yield, and sleep.
 ///
-/// A `lock_api` mutex, with its whole interface: `lock`, `try_lock`, `is_locked`, mapped guards, fair unlocks.
-/// It has no poisoning: a panic under the guard unlocks.
+/// A `lock_api` mutex, with its whole interface: `lock`, `try_lock`, `try_lock_for`, `is_locked`, mapped guards, fair
+/// unlocks. It has no poisoning: a panic under the guard unlocks. [`Condvar`](crate::Condvar) goes with it.
 ///
 /// # Examples
 /// ```
@@ -31,21 +32,51 @@ pub type RawMutex = RawSpinLock<Threads>;
 /// assert_eq!(size_of::<qspinlock::RawMutex>(), 4);
 /// ```
 ///
-/// # Waiting
-/// Waiters spin. With more runnable threads than CPUs that is slow, as it is for every fair spinning lock: see
-/// [`slowpath::Native`](crate::slowpath::Native).
+/// # Order
+/// A running thread may pass those that wait, but not for ever: [`slowpath::parking`](crate::slowpath::parking) states
+/// the bound. `MutexGuard::unlock_fair` leaves the lock to somebody who waits. How long a waiter tries what can be
+/// [set](crate::configure).
 ///
 /// # Deadlock
 /// Not recursive: a thread that locks it again waits for ever. So does a signal handler that locks it while its own
-/// thread holds it *or waits for it*, since it then stands behind the thread that it interrupted. Block the signal
-/// before locking what its handler locks; `try_lock` is always safe there.
+/// thread holds it *or waits for it*, since the lock may be handed to the thread that it interrupted. Block the signal
+/// before locking what its handler locks; `try_lock` is always safe there. Nor may a handler wait for a lock whose
+/// owner waits for the one that the interrupted thread waits for: that thread may be the one that was woken.
+///
+/// # `fork`
+/// In the child, locks that other threads held stay locked. A lock that the forking thread held can be unlocked there and
+/// used: those who waited in the parent are passed over. If one of them was about to be granted it, the first `lock`
+/// takes the grant; until then `try_lock` fails.
 pub type Mutex<T> = lock_api::Mutex<RawMutex, T>;
 
-/// Unlocks a [`Mutex`] when dropped. Not `Send`; `Sync` if the data is.
+/// Unlocks a [`Mutex`] when dropped. Not `Send` (see [`SendMutex`]); `Sync` if the data is.
 pub type MutexGuard<'a, T> = lock_api::MutexGuard<'a, RawMutex, T>;
 
 /// A guard of a part of what a [`Mutex`] holds.
 pub type MappedMutexGuard<'a, T> = lock_api::MappedMutexGuard<'a, RawMutex, T>;
+
+/// A [`Mutex`] whose guards may be sent to another thread, and dropped there. It has no condition variable.
+///
+/// ```
+/// use qspinlock::SendMutex;
+/// static LOG: SendMutex<Vec<u32>> = SendMutex::new(Vec::new());
+///
+/// let mut log = LOG.lock();
+/// log.push(1);
+/// std::thread::spawn(move || log.push(2)).join().unwrap();
+/// assert_eq!(*LOG.lock(), [1, 2]);
+/// ```
+pub type SendMutex<T> = lock_api::Mutex<Sendable<RawMutex>, T>;
+
+/// A mutual exclusion lock that is served in the order of arrival and whose waiters spin: for a program that owns its
+/// CPUs, with no more threads than those. With more it collapses, as every fair spinning lock does: see
+/// [`slowpath::Native`](crate::slowpath::Native).
+///
+/// ```
+/// static COUNT: qspinlock::SpinMutex<u32> = qspinlock::SpinMutex::new(0);
+/// *COUNT.lock() += 1;
+/// ```
+pub type SpinMutex<T> = lock_api::Mutex<RawSpinLock<Threads>, T>;
 
 // SAFETY: a guard is made only when the lock was acquired.
 #[allow(unsafe_code, reason = "lock_api's traits promise exclusion")]

@@ -140,10 +140,11 @@ mod bridge {
 
     use lock_api::{GuardNoSend, RawMutex, RawMutexFair};
 
-    use super::{GlobalMachine, Native, RawSpinLock, SlowPath};
+    use super::{GlobalMachine, RawSpinLock, SlowPath};
+    use crate::slowpath::HandsOver;
 
-    // SAFETY: at most one context is between a successful claim of the low byte (a compare-and-swap from 0 to 1) and
-    // the store of 0 that only the holder makes; `word` has no other transition of that byte.
+    // SAFETY: the low byte is 1 while somebody holds the lock. Every claim is a read-modify-write that finds it other than
+    // 1, and only the holder changes it to something else; or it tells another waiter that it is the holder now.
     unsafe impl<M: GlobalMachine, S: SlowPath<M, Error = Infallible>> RawMutex for RawSpinLock<M, S> {
         #[allow(clippy::declare_interior_mutable_const, reason = "an initialiser: every use is a new lock")]
         const INIT: Self = Self::new();
@@ -175,20 +176,21 @@ mod bridge {
         }
     }
 
-    // SAFETY: as above; and an unlock leaves the lock to whoever waits: newcomers see the waiter's bits and queue. Not for
-    // a slow path without a queue, whose unlock favours nobody.
-    unsafe impl<M: GlobalMachine> RawMutexFair for RawSpinLock<M, Native> {
+    // SAFETY: as above.
+    unsafe impl<M, S> RawMutexFair for RawSpinLock<M, S>
+    where
+        M: GlobalMachine,
+        S: HandsOver<M> + SlowPath<M, Error = Infallible>,
+    {
         #[inline]
         unsafe fn unlock_fair(&self, _: GuardNoSend) {
-            // SAFETY: the guard says that the caller holds the lock.
-            unsafe { self.release_on(&M::MACHINE) }
+            S::release_fair(&M::MACHINE, &self.word);
         }
 
         #[inline]
         unsafe fn bump(&self, _: &mut GuardNoSend) {
             if self.is_contended() {
-                // SAFETY: the guard says that the caller holds the lock.
-                unsafe { self.release_on(&M::MACHINE) }
+                S::release_fair(&M::MACHINE, &self.word);
                 let Ok(()) = self.acquire_on(&M::MACHINE);
             }
         }

@@ -77,6 +77,12 @@ pub unsafe trait SlowPath<M: Machine> {
     }
 }
 
+/// A slow path that can leave the lock to somebody who waits, whoever else is faster.
+pub trait HandsOver<M: Machine>: SlowPath<M> {
+    /// Releases the lock. Whoever waits has it next, if anybody does. The caller holds it.
+    fn release_fair(m: &M, word: &LockWord<M::Cell>);
+}
+
 /// What a flavour of the queue walk may do differently. The defaults are the native walk.
 pub trait Flavour<M: Machine> {
     /// Why an acquire can fail.

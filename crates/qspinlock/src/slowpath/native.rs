@@ -2,7 +2,7 @@
 
 use core::convert::Infallible;
 
-use super::{Flavour, SlowPath, walk};
+use super::{Flavour, HandsOver, SlowPath, walk};
 use crate::machine::Machine;
 use crate::word::LockWord;
 
@@ -26,5 +26,13 @@ unsafe impl<M: Machine> SlowPath<M> for Native {
 
     fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Infallible> {
         walk::<M, Self>(m, word)
+    }
+}
+
+impl<M: Machine> HandsOver<M> for Native {
+    /// Every unlock is fair: newcomers see the waiter's bits, and queue.
+    #[inline(always)]
+    fn release_fair(_m: &M, word: &LockWord<M::Cell>) {
+        word.release();
     }
 }

@@ -37,6 +37,7 @@ const LOOK_BACK: Access = Access::relaxed("word.look-back", "who sets a bit afte
 const RELEASE_HOT: Access = Access::release("word.release-hot", "every claim: the critical section comes before");
 const RELEASE_EXACT: Access = Access::release("word.release-exact", "every claim: the critical section comes before");
 const RELEASE_COLD: Access = Access::release("word.release-cold", "every claim: the critical section comes before");
+const RELEASE_FAIR: Access = Access::release("word.release-fair", "every claim: the critical section comes before");
 const WATCH: Access = Access::relaxed("word.watch", "the claim that follows acquires");
 const SEEN: Access = Access::relaxed("word.seen", "nothing is concluded from it: a swap follows");
 const DOZE: Access = Access::relaxed("word.doze", "the claim that follows acquires");
@@ -106,6 +107,16 @@ impl<C: Cell> LockWord<C> {
             v => Some(v & !LOCKED_MASK),
         };
         self.0.update(RELEASE_COLD, release).map(Value).map_err(Value)
+    }
+
+    /// The unlock that grants the lock if anybody is in the lane. Refuses if somebody sleeps.
+    pub(crate) fn release_granting(&self) -> bool {
+        let release = |v| match v {
+            v if Value(v).tail().is_some() => None,
+            v if v & (LANE | ASKED) != 0 => Some((v & !(LOCKED_MASK | ASKED)) | GRANTED),
+            v => Some(v & !LOCKED_MASK),
+        };
+        self.0.update(RELEASE_FAIR, release).is_ok()
     }
 
     /// What is there, as a hint.

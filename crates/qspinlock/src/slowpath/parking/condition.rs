@@ -246,7 +246,7 @@ fn requeue<M: Machine>(m: &M, word: &LockWord<M::Cell>, oldest: Tail, newest: Ta
             return;
         }
         if oldest == newest {
-            node(m, oldest).tell(State::Woken);
+            node(m, oldest).tell(State::Woken, State::Woken);
             return m.kick(oldest.cpu());
         }
         if word.claim() {

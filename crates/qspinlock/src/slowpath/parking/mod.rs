@@ -69,7 +69,7 @@ pub use patience::{Excerpt, OutOfRange, Parameter, ParseError, Patience};
 use core::convert::Infallible;
 
 use self::sleepers::take_first;
-use super::SlowPath;
+use super::{HandsOver, SlowPath};
 use crate::machine::{Budget, Event, Machine};
 use crate::queue::{Level, Tail, node};
 use crate::word::{LockWord, Step, Value};
@@ -127,6 +127,12 @@ unsafe impl<M: Machine> SlowPath<M> for Parking {
     }
 }
 
+impl<M: Machine> HandsOver<M> for Parking {
+    fn release_fair(m: &M, word: &LockWord<M::Cell>) {
+        release_fair(m, word);
+    }
+}
+
 impl<M: Machine> Sleeping<M> for Parking {
     fn patience(m: &M) -> Patience {
         m.patience()
@@ -163,6 +169,12 @@ unsafe impl<M: Machine> SlowPath<M> for ParkingExact {
 
     fn is_taken(seen: Value) -> bool {
         seen.is_locked()
+    }
+}
+
+impl<M: Machine> HandsOver<M> for ParkingExact {
+    fn release_fair(m: &M, word: &LockWord<M::Cell>) {
+        release_fair(m, word);
     }
 }
 
@@ -366,7 +378,7 @@ fn get_up<M: Machine>(m: &M, word: &LockWord<M::Cell>, me: Tail) -> State {
     if node(m, me).told() != State::Woken {
         let first = take_first(m, word).map(|(first, _)| first);
         debug_assert_eq!(first, Some(me), "who lay down on an empty queue is the first until it is taken out");
-        node(m, me).tell(State::Woken);
+        node(m, me).stay_up();
     }
     State::Owner
 }
@@ -379,7 +391,7 @@ fn release_cold<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
     let released = loop {
         let taken = take_first(m, word);
         if let Some((first, _)) = taken {
-            let was = node(m, first).tell(State::Owner);
+            let was = node(m, first).tell(State::Woken, State::Owner);
             if was == State::Abandoned {
                 continue;
             }
@@ -403,5 +415,22 @@ fn release_cold<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
     if let Some(woken) = woken {
         m.count(Event::KickUnlock);
         m.kick(woken);
+    }
+}
+
+/// The unlock that leaves the lock to somebody who waits, if anybody does: it belongs to the first sleeper from now on, or
+/// is granted to the one in the lane.
+#[cold]
+fn release_fair<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
+    loop {
+        while let Some((first, _)) = take_first(m, word) {
+            if node(m, first).tell(State::Owner, State::Owner) != State::Abandoned {
+                m.count(Event::HandedOver);
+                return m.kick(first.cpu());
+            }
+        }
+        if word.release_granting() {
+            return;
+        }
     }
 }

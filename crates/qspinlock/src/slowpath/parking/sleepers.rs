@@ -116,10 +116,11 @@ impl<C: Cell> Node<C> {
         State::of(self.grant.load(TOLD))
     }
 
-    /// Tells the sleeper, which is out of the queue, what it is now: woken, or `starving` if it starves. What it was.
-    pub(super) fn tell(&self, starving: State) -> State {
+    /// Tells the sleeper, which is out of the queue, what it is now: `waiting` if it waits, `starving` if it starves. What
+    /// it was.
+    pub(super) fn tell(&self, waiting: State, starving: State) -> State {
         let told = |state| match State::of(state) {
-            State::Waiting => Some(State::Woken as u32),
+            State::Waiting => Some(waiting as u32),
             State::Starving => Some(starving as u32),
             State::Abandoned => Some(State::Idle as u32),
             _ => unreachable!("who is in the queue waits"),
