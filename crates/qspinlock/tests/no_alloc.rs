@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use qspinlock::RawSpinLock;
-use qspinlock::slowpath::{Native, SlowPath, TestAndSet};
+use qspinlock::slowpath::{Native, Parking, SlowPath, TestAndSet};
 use qspinlock::threads::{Threads, slots_in_use};
 use queue_only::QueueOnly;
 use watchdog::Watchdog;
@@ -130,6 +130,7 @@ fn locking_does_not_allocate() {
     let _watchdog = Watchdog::arm("locking_does_not_allocate", Duration::from_secs(60));
     assert_ne!(contend::<QueueOnly>(), 0, "no slot was claimed, so claiming one was not tested");
     contend::<Native>();
+    contend::<Parking>();
     assert_eq!(contend::<TestAndSet>(), 0, "who does not queue needs no slot");
 
     // That the counters count.

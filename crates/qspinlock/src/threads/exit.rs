@@ -39,7 +39,7 @@ mod unix {
         // SAFETY: `key` is live; `ended` is a function for as long as the program (a library that links this one and
         // is unloaded must not be: it holds a static table that other threads wait on).
         let made = unsafe { libc::pthread_key_create(&raw mut key, Some(ended)) } == 0;
-        let mine = if made { u64::from(key) + 2 } else { UNAVAILABLE };
+        let mine = if made { key as u64 + 2 } else { UNAVAILABLE };
         match KEY.compare_exchange(0, mine, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => mine,
             Err(first) => {
