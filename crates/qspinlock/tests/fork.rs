@@ -8,7 +8,7 @@
 mod watchdog;
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,7 +24,12 @@ const WAITERS: usize = 8;
 
 fn turn(test: &'static str) -> (MutexGuard<'static, ()>, Watchdog) {
     static TURN: Mutex<()> = Mutex::new(());
-    (TURN.lock().unwrap_or_else(PoisonError::into_inner), Watchdog::arm(test, Duration::from_secs(120)))
+    let turn = (TURN.lock().unwrap_or_else(PoisonError::into_inner), Watchdog::arm(test, Duration::from_secs(120)));
+    // Threads of the test before may still be on their way out.
+    while slots_in_use() > 0 {
+        std::thread::yield_now();
+    }
+    turn
 }
 
 fn acquire(lock: &Lock) {
@@ -142,28 +147,34 @@ fn sleepers_that_are_gone() {
     std::thread::scope(|s| {
         let waiters = Waiters::start(s, &lock);
         waiters.asleep();
-        let (mine, theirs) = (slot(), waiters.who.iter().map(|&(_, slot)| slot).collect::<BTreeSet<_>>());
-        assert_eq!((theirs.len(), slots_in_use()), (WAITERS, WAITERS + 1));
-        in_child(|| {
-            assert_eq!(slot(), mine);
-            assert_eq!(slots_in_use(), WAITERS + 1, "a queue names them");
-            let new = new_slots(WAITERS);
-            assert!(new.len() == WAITERS && new.is_disjoint(&theirs) && !new.contains(&mine), "{new:?} {theirs:?}");
-
-            // Also in the child of the child.
-            in_child(|| {
-                assert!(new_slots(WAITERS).is_disjoint(&theirs));
-                release(&lock);
-                works(&lock);
-            });
-            release(&lock);
-            works(&lock);
-            let new = new_slots(WAITERS);
-            assert_eq!(new, theirs, "they are out of the queue, and have the lowest numbers");
-            assert_eq!((slots_in_use(), slot()), (1, mine));
-        });
+        // They are let go also if something panics: they would be waited for.
+        let result = catch_unwind(AssertUnwindSafe(|| in_children(&lock, &waiters)));
         release(&lock);
         waiters.end();
+        result.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+}
+
+fn in_children(lock: &Lock, waiters: &Waiters<'_>) {
+    let (mine, theirs) = (slot(), waiters.who.iter().map(|&(_, slot)| slot).collect::<BTreeSet<_>>());
+    assert_eq!((theirs.len(), slots_in_use()), (WAITERS, WAITERS + 1));
+    in_child(|| {
+        assert_eq!(slot(), mine);
+        assert_eq!(slots_in_use(), WAITERS + 1, "a queue names them");
+        let new = new_slots(WAITERS);
+        assert!(new.len() == WAITERS && new.is_disjoint(&theirs) && !new.contains(&mine), "{new:?} {theirs:?}");
+
+        // Also in the child of the child.
+        in_child(|| {
+            assert!(new_slots(WAITERS).is_disjoint(&theirs));
+            release(lock);
+            works(lock);
+        });
+        release(lock);
+        works(lock);
+        let new = new_slots(WAITERS);
+        assert_eq!(new, theirs, "they are out of the queue, and have the lowest numbers");
+        assert_eq!((slots_in_use(), slot()), (1, mine));
     });
 }
 
@@ -194,7 +205,28 @@ fn waiters_that_are_gone_do_not_matter_wherever_they_were() {
     let (_turn, _watchdog) = turn("waiters_that_are_gone_do_not_matter_wherever_they_were");
     let lock = Lock::new();
     let is_over = AtomicBool::new(false);
-    std::thread::scope(|s| {
+    let fork_now_and_then = || {
+        for round in 0..60_u64 {
+            acquire(&lock);
+            // From not at all to long enough that all sleep.
+            let (start, step) = (Instant::now(), round % 20);
+            while start.elapsed() < Duration::from_micros(step * step * 10) {
+                std::hint::spin_loop();
+            }
+            let child = catch_unwind(AssertUnwindSafe(|| {
+                in_child(|| {
+                    release(&lock);
+                    works(&lock);
+                    // At worst all waiters were in a queue, or could have been.
+                    assert!(slots_in_use() <= WAITERS + 1);
+                });
+            }));
+            release(&lock);
+            child?;
+        }
+        Ok(())
+    };
+    let result = std::thread::scope(|s| {
         for _ in 0..WAITERS {
             s.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
@@ -203,23 +235,11 @@ fn waiters_that_are_gone_do_not_matter_wherever_they_were() {
                 }
             });
         }
-        for round in 0..60_u64 {
-            acquire(&lock);
-            // From not at all to long enough that all sleep.
-            let (start, step) = (Instant::now(), round % 20);
-            while start.elapsed() < Duration::from_micros(step * step * 10) {
-                std::hint::spin_loop();
-            }
-            in_child(|| {
-                release(&lock);
-                works(&lock);
-                // At worst all waiters were in a queue, or could have been.
-                assert!(slots_in_use() <= WAITERS + 1);
-            });
-            release(&lock);
-        }
+        let result = fork_now_and_then();
         is_over.store(true, Ordering::Relaxed);
+        result
     });
+    result.unwrap_or_else(|panic| resume_unwind(panic));
 }
 
 /// Without anything to do for a child, one that forks again and again would run out of slots.
@@ -235,9 +255,11 @@ fn slots_of_threads_that_did_not_wait_are_free_in_the_child() {
         };
         let threads = [(); WAITERS].map(|()| s.spawn(have_slot));
         in_step.wait();
-        assert_eq!(slots_in_use(), WAITERS);
-        in_child(|| assert_eq!((slots_in_use(), slot(), slots_in_use()), (0, 0, 1)));
+        let before = slots_in_use();
+        // Nothing may panic before they are let go: they would be waited for.
+        let child = catch_unwind(|| in_child(|| assert_eq!((slots_in_use(), slot(), slots_in_use()), (0, 0, 1))));
         in_step.wait();
+        assert_eq!((before, child.is_ok()), (WAITERS, true));
         threads.into_iter().for_each(|thread| thread.join().expect("it ends"));
     });
 }

@@ -59,7 +59,7 @@ mod counting {
     #[test]
     fn nothing_is_lost_among_threads() {
         const THREADS: u64 = 8;
-        const EACH: u64 = 100_000;
+        const EACH: u64 = 500_000;
         let before = stats::snapshot();
         let start = Barrier::new(THREADS as usize);
         std::thread::scope(|s| {

@@ -98,4 +98,37 @@ mod tests {
         drop(looked);
         waker.join().expect("it does not panic");
     }
+
+    /// A thread is between look and sleep when another one forks.
+    #[cfg(unix)]
+    #[test]
+    #[allow(unsafe_code, reason = "forks")]
+    fn nobody_is_inside_in_a_child() {
+        static TOKEN: AtomicU32 = AtomicU32::new(0);
+        let (tell, told) = std::sync::mpsc::channel();
+        let (let_go, is_over) = std::sync::mpsc::channel::<()>();
+        let sleeper = std::thread::spawn(move || {
+            let _looked = Bench::of(&TOKEN).lock();
+            let _ = tell.send(());
+            let _ = is_over.recv();
+        });
+        told.recv().expect("it has the mutex");
+        // SAFETY: the child uses nothing but benches, and ends: by an alarm if it has to.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: no preconditions.
+            unsafe {
+                libc::alarm(10);
+                wake(&TOKEN);
+                sleep(&TOKEN, 0, Some(crate::threads::clock() + 1000));
+                libc::_exit(0);
+            }
+        }
+        drop(let_go);
+        sleeper.join().expect("it does not panic");
+        let mut status = 0;
+        // SAFETY: `status` is live.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        assert_eq!(status, 0, "ended by the alarm: it waits for a thread that is not there");
+    }
 }
