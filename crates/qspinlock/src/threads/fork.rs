@@ -30,7 +30,8 @@ mod unix {
     /// handler; registering may allocate, so where there are constructors one has done it before.
     #[inline]
     pub(in super::super) fn arm() {
-        if !IS_ARMED.swap(true, Ordering::Relaxed) {
+        // Miri does not fork, nor know the function.
+        if !cfg!(miri) && !IS_ARMED.swap(true, Ordering::Relaxed) {
             // SAFETY: a function for as long as the program. If there is no memory for it, children have fewer slots, and
             // nothing else is to be done about it.
             unsafe { pthread_atfork(None, None, Some(child)) };
