@@ -36,8 +36,8 @@ use crate::slowpath::Patience;
 /// Slow paths whose waiters spin in a queue cannot pass anybody over: a lock that anybody else held or waited for cannot
 /// be used in the child.
 ///
-/// Slots of threads that are gone are free in the child, but for those whose node is still in the queue of a lock: these
-/// come back once that lock has been released so often that its turn came. The child is looked after by a handler of
+/// Slots of threads that are gone are free in the child, but for those whose node may still be in the queue of a lock:
+/// these come back when that lock is released. The child is looked after by a handler of
 /// `pthread_atfork`, so not after `vfork`, `_Fork` or a bare `clone`. A signal handler may fork; but if its child returns
 /// to the interrupted code, that must not be the first wait of its thread or the end of it, where it claims its slot or
 /// gives it back.

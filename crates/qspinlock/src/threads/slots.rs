@@ -5,6 +5,8 @@
 //! take no memory; used ones take 128 bytes. Nodes are never freed, only their slot passes to another thread, so a
 //! late reader of a node finds a node.
 
+mod ghosts;
+
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::{exit, fork};
@@ -156,8 +158,6 @@ impl<const WORDS: usize> Table<WORDS> {
         self.lowest.fetch_min(index as u32, Ordering::Relaxed);
     }
 }
-
-mod ghosts;
 
 #[cfg(test)]
 mod tests;

@@ -2,9 +2,12 @@
 //!
 //! Such a thread may have been waiting. Then its node is in a queue, and whoever takes it out finds it *abandoned*, and
 //! turns to the next. Until that has happened the slot is *haunted*: a new thread must not have it, or its node would be
-//! in two queues. A new thread that wants a slot looks first whether ghosts have gone. So what a child loses, and its
-//! children after it, is a slot for each thread that waited when it was made, and each of those only until the lock that
-//! it waited for has been released once or twice; for ever, if that lock is never used.
+//! in two queues. A new thread that wants a slot looks first whether ghosts have gone.
+//!
+//! So what a child loses, and its children after it, is at most a slot for each thread that was waiting when it was made.
+//! It comes back when the lock that was waited for is released. It does not if that never happens, if the waiter was just
+//! about to lie down, or if it waited in a queue of spinning waiters: none of those can be told from a node that is still
+//! in a queue.
 
 use core::sync::atomic::Ordering;
 
