@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use qspinlock_vm::check::{Handler, Lock, Outcome, Scenario, Search, Verdict};
+use qspinlock_vm::check::{Handler, Lock, Outcome, Scenario, Search, Verdict, Waiting};
 
 use crate::failure::Failure;
 use crate::ui;
@@ -51,6 +51,9 @@ pub(crate) struct Args {
     /// CPUs, the last ones, that have no queue node
     #[arg(long, value_name = "N", default_value_t = 0)]
     nodeless: usize,
+    /// Where waiters sleep, what they do before: all, one spins in the lane, or they sleep at once
+    #[arg(long, value_name = "all|lane|sleepers", default_value = "all")]
+    waiting: Waiting,
     /// Give up a scenario after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     budget: u64,
@@ -121,6 +124,7 @@ fn single(args: &Args) -> Vec<Scenario> {
     let scenario = |lock| Scenario {
         domains: args.domains,
         nodeless: args.nodeless,
+        waiting: args.waiting,
         ..Scenario::new(lock, args.cpus, args.acquires).interrupted(args.interrupts, handler)
     };
     locks(args).into_iter().map(scenario).collect()
@@ -128,6 +132,9 @@ fn single(args: &Args) -> Vec<Scenario> {
 
 /// What is explored of every lock. The smallest that shows each kind of failure comes first.
 fn matrix(lock: Lock, deep: bool) -> Vec<Scenario> {
+    if lock.sleeps() {
+        return matrix_of_sleepers(lock, deep);
+    }
     let bare = |(cpus, acquires)| Scenario::new(lock, cpus, acquires);
     let mut scenarios: Vec<_> = [(2, 1), (2, 2), (3, 1), (4, 1), (3, 2)].map(bare).to_vec();
     for handler in [Handler::Other, Handler::Same] {
@@ -138,6 +145,23 @@ fn matrix(lock: Lock, deep: bool) -> Vec<Scenario> {
     if deep {
         scenarios.extend([(5, 1), (3, 3)].map(bare));
         scenarios.push(bare((3, 2)).interrupted(1, Handler::Other));
+    }
+    scenarios
+}
+
+/// The same, where waiters sleep: a waiter does more, so more CPUs are explored with waiters that do less.
+fn matrix_of_sleepers(lock: Lock, deep: bool) -> Vec<Scenario> {
+    use Waiting::{All, Lane, Sleepers};
+    let bare = |(cpus, acquires, waiting)| Scenario::new(lock, cpus, acquires).waiting(waiting);
+    let sizes = [(2, 1, Sleepers), (2, 2, Sleepers), (2, 1, All), (2, 2, All), (3, 1, Sleepers), (3, 1, Lane), (3, 1, All)];
+    let mut scenarios: Vec<_> = sizes.map(bare).to_vec();
+    scenarios.push(bare((2, 1, Sleepers)).interrupted(1, Handler::Other));
+    scenarios.extend([(2, 1, All), (2, 2, Sleepers)].map(|size| bare(size).interrupted(1, Handler::Same)));
+    scenarios.push(Scenario { nodeless: 1, ..bare((2, 1, All)) });
+    scenarios.push(Scenario { nodeless: 1, ..bare((3, 1, Sleepers)) });
+    if deep {
+        scenarios.extend([(3, 2, Sleepers), (4, 1, Sleepers), (3, 2, Lane)].map(bare));
+        scenarios.push(bare((3, 1, Sleepers)).interrupted(1, Handler::Same));
     }
     scenarios
 }

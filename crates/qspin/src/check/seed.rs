@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use qspinlock::machine::Ordering;
-use qspinlock_vm::check::{Handler, Lock, Scenario, Search};
+use qspinlock_vm::check::{Handler, Lock, Scenario, Search, Waiting};
 
 /// The version of the code that a seed is of. An execution is a list of choices, which mean something else in other code.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -38,9 +38,10 @@ impl Seed {
 
 impl fmt::Display for Seed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Scenario { lock, cpus, acquires, domains, interrupts, handler, nodeless } = self.scenario;
+        let Scenario { lock, cpus, acquires, domains, interrupts, handler, nodeless, waiting } = self.scenario;
         let handler = if handler == Handler::Same { "same" } else { "other" };
-        write!(f, "{VERSION}/{}/{cpus}x{acquires}/{domains}/{nodeless}/{interrupts}{handler}/", lock.name())?;
+        let waiting = if waiting == Waiting::All { "" } else { waiting.name() };
+        write!(f, "{VERSION}/{}/{cpus}x{acquires}{waiting}/{domains}/{nodeless}/{interrupts}{handler}/", lock.name())?;
         let weakened: Vec<_> = self.weakened.iter().map(|(name, order)| format!("{name}={order:?}")).collect();
         let preemptions = self.preemptions.map_or("-".to_owned(), |n| n.to_string());
         let choices: Vec<_> = self.choices.iter().map(u32::to_string).collect();
@@ -64,6 +65,8 @@ impl FromStr for Seed {
         };
         let number = |text: &str, what| text.parse::<u32>().map_err(|_| bad(what));
         let (cpus, acquires) = size.split_once('x').ok_or_else(|| bad("its size is like 3x2"))?;
+        let (acquires, waiting) =
+            acquires.split_at(acquires.find(|c: char| !c.is_ascii_digit()).unwrap_or(acquires.len()));
         let digits = interrupts.trim_end_matches(|c: char| !c.is_ascii_digit());
         let handler = match &interrupts[digits.len()..] {
             "other" => Handler::Other,
@@ -74,6 +77,7 @@ impl FromStr for Seed {
         let scenario = Scenario {
             domains: number(domains, "its domains are a number")?,
             nodeless: number(nodeless, "its CPUs without a node are a number")? as usize,
+            waiting: if waiting.is_empty() { Waiting::All } else { waiting.parse()? },
             ..Scenario::new(
                 lock.parse::<Lock>()?,
                 number(cpus, "its CPUs are a number")? as usize,
@@ -114,9 +118,11 @@ mod tests {
     fn a_seed_is_read_back() {
         let mut search = Search { preemptions: Some(3), ..Search::default() };
         search.orders.insert("word.release", Ordering::Relaxed);
-        let scenario = Scenario::new(Lock::Native, 3, 2).interrupted(1, Handler::Same);
-        let seed = Seed::new(&scenario, &search, &[0, 12, 3]);
-        assert_eq!(seed.to_string().parse(), Ok(seed));
+        for waiting in Waiting::ALL {
+            let scenario = Scenario::new(Lock::Native, 3, 2).interrupted(1, Handler::Same).waiting(waiting);
+            let seed = Seed::new(&scenario, &search, &[0, 12, 3]);
+            assert_eq!(seed.to_string().parse(), Ok(seed));
+        }
     }
 
     #[test]
@@ -127,6 +133,7 @@ mod tests {
             (VERSION, "0.0.0", "version 0.0.0"),
             ("native", "naive", "unknown lock"),
             ("2x1", "2", "size"),
+            ("2x1", "2x1awake", "unknown way to wait"),
             ("0other", "0third", "interrupts"),
             ("-/1", "-/one", "choices"),
         ] {

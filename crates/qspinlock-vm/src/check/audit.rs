@@ -4,6 +4,10 @@
 //! bounds that were explored.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{self, AtomicUsize};
+use std::thread;
 
 use qspinlock::machine::{Access, Ordering};
 
@@ -50,20 +54,21 @@ pub const fn weaker(order: Ordering) -> &'static [Ordering] {
     }
 }
 
-/// Weakens every ordered access that the scenarios make, and explores the scenarios in turn until one breaks.
-/// `progress` is told before each weakening: how many are done, of how many.
+/// Weakens every ordered access that the scenarios make, and explores the scenarios in turn until one breaks, several
+/// weakenings at a time. `progress` is told how many explorations are done, of how many: first each scenario as it
+/// stands, then each weakening.
 ///
 /// # Errors
 /// If a scenario fails as it stands, or is not finished: then an audit means nothing.
 pub fn audit(
     scenarios: &[Scenario],
     search: &Search,
-    mut progress: impl FnMut(usize, usize),
+    progress: impl Fn(usize, usize) + Sync,
 ) -> Result<Vec<Finding>, String> {
+    let outcomes = side_by_side(scenarios, |scenario| scenario.explore(search), &progress);
     // Which scenarios make an access; others need not be explored for it.
     let mut users = BTreeMap::<&str, (Access, Vec<Scenario>)>::new();
-    for scenario in scenarios {
-        let outcome = scenario.explore(search);
+    for (scenario, outcome) in scenarios.iter().zip(outcomes) {
         match outcome.verdict {
             Verdict::Holds => {}
             Verdict::Broken(broken) => return Err(format!("{scenario} fails as it stands: {}", broken.what)),
@@ -77,24 +82,52 @@ pub fn audit(
         .values()
         .flat_map(|(access, users)| weaker(access.order).iter().map(move |&weakened| (*access, weakened, users)))
         .collect();
-    let mut findings = Vec::new();
-    for (n, &(access, weakened, users)) in weakenings.iter().enumerate() {
-        progress(n, weakenings.len());
+    let finding = |&(access, weakened, users): &(Access, Ordering, &Vec<Scenario>)| {
         let mut search = search.clone();
         search.orders.insert(access.name, weakened);
-        let mut fate = Fate::Survived;
-        for scenario in users {
-            let outcome = scenario.explore(&search);
-            match outcome.verdict {
-                Verdict::Holds => {}
-                Verdict::Broken(broken) => {
-                    fate = Fate::Caught { what: broken.what, scenario: *scenario, states: outcome.states };
-                    break;
-                }
-                Verdict::Unfinished(why) => fate = Fate::Unfinished(why),
+        Finding { access, weakened, fate: fate(users, &search) }
+    };
+    Ok(side_by_side(&weakenings, finding, &progress))
+}
+
+fn fate(scenarios: &[Scenario], search: &Search) -> Fate {
+    let mut fate = Fate::Survived;
+    for scenario in scenarios {
+        let outcome = scenario.explore(search);
+        match outcome.verdict {
+            Verdict::Holds => {}
+            Verdict::Broken(broken) => {
+                return Fate::Caught { what: broken.what, scenario: *scenario, states: outcome.states };
             }
+            Verdict::Unfinished(why) => fate = Fate::Unfinished(why),
         }
-        findings.push(Finding { access, weakened, fate });
     }
-    Ok(findings)
+    fate
+}
+
+/// What `f` makes of each, in their order, by as many threads as there are CPUs.
+fn side_by_side<T: Sync, R: Send>(
+    of: &[T],
+    f: impl Fn(&T) -> R + Sync,
+    progress: &(impl Fn(usize, usize) + Sync),
+) -> Vec<R> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(of.len());
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|s| {
+        for _ in 0..threads {
+            s.spawn(|| {
+                while let n = next.fetch_add(1, atomic::Ordering::Relaxed)
+                    && let Some(item) = of.get(n)
+                {
+                    let result = f(item);
+                    let mut done = done.lock().expect("an exploration does not panic");
+                    done.push((n, result));
+                    progress(done.len(), of.len());
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("an exploration does not panic");
+    done.sort_by_key(|&(n, _)| n);
+    done.into_iter().map(|(_, result)| result).collect()
 }

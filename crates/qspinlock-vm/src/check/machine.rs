@@ -2,6 +2,7 @@
 
 use std::cell::Cell as StdCell;
 use std::panic::Location;
+use std::str::FromStr;
 
 use qspinlock::machine::{Access, Budget, Cell, Event, Machine};
 use qspinlock::queue::{Cpu, NODES, Node, Slot};
@@ -105,6 +106,17 @@ impl Waiting {
             Self::Lane => Patience { spin: 0, poll: 0, ..all },
             Self::Sleepers => Patience { spin: 0, poll: 0, lane: 0, ..all },
         }
+    }
+}
+
+impl FromStr for Waiting {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|waiting| waiting.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name);
+            format!("unknown way to wait '{name}'; known are {}", names.join(", "))
+        })
     }
 }
 

@@ -47,6 +47,12 @@ macro_rules! locks {
                 }
             }
 
+            /// Whether its waiters sleep.
+            #[must_use]
+            pub const fn sleeps(self) -> bool {
+                self.promises().sleeping.is_some()
+            }
+
             fn model(self, scenario: &Scenario, world: &World, with: impl FnOnce(Model<'_>)) {
                 match self { $(Self::$variant => with(scenario.model::<$path>(world)),)* }
             }

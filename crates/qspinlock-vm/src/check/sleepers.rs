@@ -148,7 +148,7 @@ impl Sleepers {
     pub(crate) fn told(
         &mut self,
         promised: Sleeping,
-        cpu: usize,
+        (cpu, nesting): (usize, u8),
         code: u16,
         (old, new): (u32, u32),
     ) -> Result<(), String> {
@@ -157,7 +157,8 @@ impl Sleepers {
             return Err(format!("sleepers: cpu {cpu} takes cpu {whom} out of the queue and does not own the lock"));
         }
         // One that claimed the lock from the queue wakes all before it, and has no lock to hand over.
-        let gets_up = self.lying().iter().any(|s| cpu_of(s.code) == cpu);
+        let lies = self.lying().iter().map(|s| s.code).chain((self.taken != 0).then_some(self.taken));
+        let gets_up = nesting == self.nesting[cpu] && lies.map(cpu_of).any(|of| of == cpu);
         let first = if self.taken == 0 { self.pop() } else { std::mem::take(&mut self.taken) };
         if first != code {
             return Err(format!("fifo: cpu {cpu} wakes cpu {whom}, but first in line is cpu {}", cpu_of(first)));
@@ -175,7 +176,7 @@ impl Sleepers {
         if starves && !gets_up {
             return Err(format!("hand-over: cpu {cpu} wakes cpu {whom} once more, which starves"));
         }
-        if whom != cpu {
+        if !(gets_up && whom == cpu) {
             self.vain[whom] = promised.turns.min(self.vain[whom] + 1);
         }
         Ok(())

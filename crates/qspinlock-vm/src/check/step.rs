@@ -381,8 +381,9 @@ impl Explorer<'_, '_> {
         let Some(promised) = self.model.promises.sleeping else { return Ok(()) };
         let name = self.name(op.cell);
         let code = node_code(&name);
+        let who = (cpu, state.nesting[cpu]);
         let verdict = match state.ghosts.iter_mut().find(|ghost| ghost.sleepers.has(code)) {
-            Some(ghost) => ghost.sleepers.told(promised, cpu, code, (old, new)),
+            Some(ghost) => ghost.sleepers.told(promised, who, code, (old, new)),
             None => Err(format!("sleepers: cpu {cpu} wakes {name}, which lies in no queue")),
         };
         self.judge(verdict, cpu, op, || format!("{old:#x} -> {new:#x}"))
