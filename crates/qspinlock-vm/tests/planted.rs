@@ -1,8 +1,10 @@
 //! Planted bugs: what the checker is for is found. The library's own lock with one ordering taken away, and a small
-//! queued lock, written here, with one mistake at a time.
+//! queued lock and a small lock whose waiters sleep, written here, with one mistake at a time.
 
 #[path = "planted/lock.rs"]
 mod lock;
+#[path = "planted/sleepers.rs"]
+mod sleepers;
 #[path = "oracle/watchdog.rs"]
 mod watchdog;
 
@@ -13,7 +15,7 @@ use std::time::Duration;
 use lock::{Bug, Shared};
 use qspinlock::machine::Ordering::{self, Acquire, Relaxed, Release};
 use qspinlock_vm::check::{
-    CheckMachine, Lock, Model, Outcome, Program, Promises, Scenario, Search, Verdict, World, explore, replay,
+    CheckMachine, Lock, Model, Outcome, Program, Promises, Scenario, Search, Sleeping, Verdict, World, explore, replay,
 };
 use watchdog::Watchdog;
 
@@ -125,6 +127,88 @@ fn a_mistake_is_found() {
         let again = replay(model(&World::new(cpus, 1), bug, cpus, acquires), &limited(), &broken.trace.choices);
         assert_eq!(again.expect("a trace of this code").0.as_deref(), Some(broken.what.as_str()), "{bug:?}");
         // A smaller scenario does not show it: what a check of few CPUs or few acquisitions is blind to.
+        for scenario in smaller(scenario) {
+            assert_eq!(property(&outcome_of(bug, scenario)), "holds", "{bug:?} shows in {scenario:?} already");
+        }
+    }
+}
+
+fn model_of_sleepers<'w>(world: &'w World, bug: sleepers::Bug, cpus: usize, acquires: usize) -> Model<'w> {
+    use sleepers::{Bug, Shared};
+    let shared = Rc::new(Shared::new(world, cpus));
+    let programs = (0..cpus).map(|cpu| {
+        let shared = shared.clone();
+        let section = move |_| {
+            let m = CheckMachine::new(world, cpu);
+            // One gives up, which it does once: its node is not its own then.
+            let gives_up = matches!(bug, Bug::NoneGivesUp | Bug::AbandonedIsWoken) && cpu + 1 == cpus;
+            if shared.acquire(&m, bug, gives_up) {
+                shared.data.touch();
+                shared.release(&m, bug);
+            }
+        };
+        Program { sections: acquires, section: Box::new(section), interrupt: None }
+    });
+    let holes = u8::from(matches!(bug, Bug::NoneHot | Bug::NapsDoNotEnd));
+    Model {
+        world,
+        programs: programs.collect(),
+        symmetric: !matches!(bug, Bug::NoneGivesUp | Bug::AbandonedIsWoken),
+        interrupts: 0,
+        words: vec![shared.word.id()],
+        promises: Promises { sleeping: Some(Sleeping { holes, turns: 1 }), ..Promises::default() },
+        ends_clean: true,
+    }
+}
+
+#[test]
+fn a_mistake_with_sleepers_is_found() {
+    use sleepers::Bug;
+    let planted: &[(Bug, (usize, usize), &str)] = &[
+        (Bug::ReleaseDoesNotLookAgain, (2, 1), "bypass"),
+        (Bug::UnlockDoesNotTell, (2, 1), "bypass"),
+        (Bug::TellsTheNewest, (3, 1), "sleepers"),
+        (Bug::TellsTwice, (2, 1), "sleepers"),
+        (Bug::ToldAfterRelease, (2, 1), "sleepers"),
+        (Bug::LiesDownAtAFreeLock, (2, 1), "sleepers"),
+        (Bug::LeavesTheLaneWithARequest, (2, 1), "trace"),
+        (Bug::NapsDoNotEnd, (2, 1), "hang"),
+        (Bug::KickBeforeTell, (2, 1), "hang"),
+        (Bug::NoKick, (2, 1), "hang"),
+        (Bug::StrangerTakesOut, (2, 1), "sleepers"),
+        (Bug::HandsOverAndReleases, (2, 1), "owner"),
+        (Bug::HandsOverToAnybody, (2, 1), "hand-over"),
+        (Bug::WakesTheStarving, (2, 1), "hand-over"),
+        (Bug::AbandonedIsWoken, (2, 1), "sleepers"),
+        (Bug::GrantIsTakenInPassing, (3, 1), "grant"),
+        (Bug::RequestIsNotGranted, (2, 1), "grant"),
+    ];
+    let _watchdog = Watchdog::after(Duration::from_secs(500), "mistakes with sleepers");
+    let outcome_of = |bug, (cpus, acquires)| {
+        let world = World::new(cpus, 1);
+        explore(model_of_sleepers(&world, bug, cpus, acquires), &limited())
+    };
+    for scenario in [(2, 1), (2, 2), (3, 1)] {
+        for correct in [Bug::None, Bug::NoneHot, Bug::NoneGivesUp] {
+            // Who gives up leaves its node behind, and here it has no other.
+            if correct == Bug::NoneGivesUp && scenario.1 > 1 {
+                continue;
+            }
+            let outcome = outcome_of(correct, scenario);
+            println!("{correct:?} {scenario:?}: {} states, {:.1?}", outcome.states, outcome.time);
+            assert_eq!(property(&outcome), "holds", "{correct:?} {scenario:?}: {:?}", outcome.verdict);
+        }
+    }
+    // These break a promise first. That they also lose a wake-up shows where nothing is promised.
+    for (bug, cpus) in [(Bug::ReleaseDoesNotLookAgain, 2), (Bug::UnlockDoesNotTell, 2), (Bug::AbandonedIsWoken, 3)] {
+        let world = World::new(cpus, 1);
+        let model = Model { promises: Promises::default(), ..model_of_sleepers(&world, bug, cpus, 1) };
+        assert_eq!(property(&explore(model, &limited())), "hang", "{bug:?}");
+    }
+    for &(bug, scenario, expected) in planted {
+        let outcome = outcome_of(bug, scenario);
+        println!("{bug:?} {scenario:?}: {} states, {:.1?}: {}", outcome.states, outcome.time, property(&outcome));
+        assert_eq!(property(&outcome), expected, "{bug:?} {scenario:?}: {:?}", outcome.verdict);
         for scenario in smaller(scenario) {
             assert_eq!(property(&outcome_of(bug, scenario)), "holds", "{bug:?} shows in {scenario:?} already");
         }

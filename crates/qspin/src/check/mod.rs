@@ -153,7 +153,8 @@ fn matrix(lock: Lock, deep: bool) -> Vec<Scenario> {
 fn matrix_of_sleepers(lock: Lock, deep: bool) -> Vec<Scenario> {
     use Waiting::{All, Lane, Sleepers};
     let bare = |(cpus, acquires, waiting)| Scenario::new(lock, cpus, acquires).waiting(waiting);
-    let sizes = [(2, 1, Sleepers), (2, 2, Sleepers), (2, 1, All), (2, 2, All), (3, 1, Sleepers), (3, 1, Lane), (3, 1, All)];
+    let sizes =
+        [(2, 1, Sleepers), (2, 2, Sleepers), (2, 1, All), (2, 2, All), (3, 1, Sleepers), (3, 1, Lane), (3, 1, All)];
     let mut scenarios: Vec<_> = sizes.map(bare).to_vec();
     scenarios.push(bare((2, 1, Sleepers)).interrupted(1, Handler::Other));
     scenarios.extend([(2, 1, All), (2, 2, Sleepers)].map(|size| bare(size).interrupted(1, Handler::Same)));

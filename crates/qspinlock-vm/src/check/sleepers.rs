@@ -10,8 +10,10 @@ const GRANTED: u32 = 2;
 const ASKED: u32 = 1 << 9;
 
 /// What a node of a sleeper says.
+const IDLE: u32 = 0;
 const STARVING: u32 = 2;
 const OWNER: u32 = 4;
+const ABANDONED: u32 = 5;
 
 /// What a lock whose waiters sleep promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +164,13 @@ impl Sleepers {
         let first = if self.taken == 0 { self.pop() } else { std::mem::take(&mut self.taken) };
         if first != code {
             return Err(format!("fifo: cpu {cpu} wakes cpu {whom}, but first in line is cpu {}", cpu_of(first)));
+        }
+        if new == IDLE {
+            // Nobody waits there any more, and so nobody is about to look at the lock.
+            return Ok(());
+        }
+        if old == ABANDONED {
+            return Err(format!("sleepers: cpu {cpu} wakes cpu {whom}, which has given up"));
         }
         self.is_passed = false;
         let starves = self.vain[whom] >= promised.turns;
