@@ -26,6 +26,11 @@ pub(super) fn draw(panels: &[Panel]) -> Result<String, Failure> {
     })
 }
 
+/// Where a wait is drawn. The axis is logarithmic, and a wait of a hundredth is as good as none.
+fn shown(point: &Point) -> f64 {
+    point.wait.max(0.01)
+}
+
 type Part<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
 
@@ -36,12 +41,12 @@ fn one<'a>(panel: &Panel, part: &Part<'a>) -> Drawn<'a> {
     let range = |of: fn(&Point) -> f64| {
         all.iter().map(of).fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)))
     };
-    let (left, right) = range(|p| p.wait.max(1e-3));
+    let (left, right) = range(shown);
     let (bottom, top) = range(|p| p.throughput);
     let small = ("sans-serif", 12).into_font().color(&AXIS);
     let mut chart = ChartBuilder::on(part)
         .margin(12)
-        .caption(panel.title(), ("sans-serif", 15).into_font().color(&AXIS))
+        .margin_top(40)
         .x_label_area_size(40)
         .y_label_area_size(56)
         .build_cartesian_2d((left / 1.3..right * 1.5).log_scale(), bottom - 0.05..top + 0.08)?;
@@ -57,14 +62,14 @@ fn one<'a>(panel: &Panel, part: &Part<'a>) -> Drawn<'a> {
         .y_label_formatter(&|v| digits(*v))
         .draw()?;
     for (curve, ink) in panel.curves.iter().zip(INKS) {
-        let points: Vec<(f64, f64)> = curve.points.iter().map(|(_, p)| (p.wait.max(1e-3), p.throughput)).collect();
+        let points: Vec<(f64, f64)> = curve.points.iter().map(|(_, p)| (shown(p), p.throughput)).collect();
         chart.draw_series(LineSeries::new(points, ink.stroke_width(2)))?;
         let label = ("sans-serif", 11).into_font().color(&ink);
-        for &(value, p) in &curve.points {
-            let at = EmptyElement::at((p.wait.max(1e-3), p.throughput));
+        for (value, p) in &curve.points {
+            let at = EmptyElement::at((shown(p), p.throughput));
             chart.draw_series([at + Circle::new((0, 0), 3, ink.filled())])?;
-            if Some(p) != panel.default {
-                let at = EmptyElement::at((p.wait.max(1e-3), p.throughput));
+            if Some(*p) != panel.default {
+                let at = EmptyElement::at((shown(p), p.throughput));
                 chart.draw_series([at + Text::new(value.to_string(), (5, -13), label.clone())])?;
             }
         }
@@ -75,13 +80,14 @@ fn one<'a>(panel: &Panel, part: &Part<'a>) -> Drawn<'a> {
         ("parking_lot", Some(base), colour(LockName::ParkingLot)),
     ];
     for (name, point, ink) in fixed {
-        let Some(p) = point else { continue };
+        let Some(p) = &point else { continue };
         let label = ("sans-serif", 12).into_font().color(&ink);
-        let at = EmptyElement::at((p.wait.max(1e-3), p.throughput));
+        let at = EmptyElement::at((shown(p), p.throughput));
         chart.draw_series([at + Circle::new((0, 0), 6, ink.stroke_width(2)) + Text::new(name, (9, 2), label)])?;
     }
+    part.draw(&Text::new(panel.title(), (68, 12), ("sans-serif", 15).into_font().color(&AXIS)))?;
     for (index, (curve, ink)) in panel.curves.iter().zip(INKS).enumerate() {
-        let (x, y) = (WIDTH - 110, 46 + 16 * index as i32);
+        let (x, y) = (WIDTH - 330 + 80 * index as i32, 18);
         part.draw(&Rectangle::new([(x, y), (x + 14, y + 4)], ink.filled()))?;
         part.draw(&Text::new(curve.knob, (x + 20, y - 4), small.clone()))?;
     }
