@@ -106,8 +106,6 @@ impl StdRaw {
 
 #[cfg(test)]
 mod tests {
-    use lock_api_04::RawMutex as _;
-
     use super::*;
 
     /// Held means held: nobody else gets it, and after the unlock one does.
