@@ -245,5 +245,9 @@ pub(super) mod tests {
         let group: Vec<&Row> = rows.iter().collect();
         let found = ratios(&group, OURS, &[LockName::Mcs, LockName::SpinTicket], |r| Some(r.ops_per_s));
         assert_eq!(found, [2.0, 3.0]);
+        // Without the better peer of a round ours would look better than it is.
+        let without_best: Vec<&Row> = rows.iter().filter(|r| (r.lock, r.round) != (LockName::Mcs, 1)).collect();
+        let found = ratios(&without_best, OURS, &[LockName::Mcs, LockName::SpinTicket], |r| Some(r.ops_per_s));
+        assert_eq!(found, [2.0]);
     }
 }
