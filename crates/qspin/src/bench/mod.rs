@@ -183,7 +183,7 @@ fn announce(session: &Session, left_out: &[String]) {
     eprintln!(
         "{}, {}, {}: about {:.0} s",
         count(session.cells.len(), "cell"),
-        count(session.entries.len(), "lock"),
+        count(session.entries.len(), "contender"),
         count(session.rounds as usize, "round"),
         session.estimate().as_secs_f64().max(1.0)
     );
