@@ -56,6 +56,7 @@ fn one<'a>(panel: &Panel, part: &Part<'a>) -> Drawn<'a> {
         .bold_line_style(AXIS.mix(0.3))
         .light_line_style(TRANSPARENT)
         .label_style(small.clone())
+        .x_labels(12)
         .x_desc(format!("{}, parking_lot = 1", panel.wait()))
         .y_desc("throughput, parking_lot = 1")
         .x_label_formatter(&|v| digits(*v))

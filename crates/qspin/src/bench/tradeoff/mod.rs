@@ -1,7 +1,7 @@
 //! What throughput costs in waiting: one parameter of `parking` is turned at a time, the others left as they are.
 //!
 //! The host moves the CPUs while this is measured, so a point is a pair of ratios: to parking_lot's throughput and to
-//! its waits, in the same round with the CPUs as far apart; the median over the rounds.
+//! its waits, in the slice of it that came nearest in time with the CPUs as far apart; the median over the rounds.
 
 mod chart;
 mod show;
@@ -14,7 +14,7 @@ use super::plan::{Cell, Scenario, Size};
 use super::row::{Placement, Row};
 use super::session::{Entry, Outcome};
 use super::table::rounds_done;
-use super::verdict::{median, pairs};
+use super::verdict::median;
 use crate::failure::Failure;
 use crate::locks::LockName;
 
@@ -60,6 +60,8 @@ fn setting(patience: &Patience) -> String {
 
 /// Against which a ratio is taken.
 const BASE: LockName = LockName::ParkingLot;
+/// So many others are measured before it is measured again: the machine must be the same for all.
+const BASE_EVERY: usize = 4;
 
 /// Two threads at their worst, and many as programs have them.
 pub(super) fn plan(quick: bool, cpus: usize) -> Result<Plan, Failure> {
@@ -73,9 +75,9 @@ pub(super) fn plan(quick: bool, cpus: usize) -> Result<Plan, Failure> {
     };
     let mut settings = vec![setting(&DEFAULT)];
     settings.extend(KNOBS.iter().flat_map(|knob| knob.values.iter().map(|&value| setting(&(knob.set)(value)))));
-    let mut entries: Vec<Entry> =
-        settings.into_iter().map(|s| Entry { lock: LockName::Parking, setting: Some(s) }).collect();
-    entries.extend([LockName::Std, BASE].map(Entry::from));
+    let set = settings.into_iter().map(|s| Entry { lock: LockName::Parking, setting: Some(s) });
+    let others: Vec<Entry> = set.chain([LockName::Std.into()]).collect();
+    let entries = others.chunks(BASE_EVERY).flat_map(|few| few.iter().cloned().chain([BASE.into()])).collect();
     let size = if quick {
         Size { rounds: 2, slice_s: 0.06, limit_s: 85.0 }
     } else {
@@ -132,15 +134,13 @@ fn panels(rows: &[Row]) -> Vec<Panel> {
 }
 
 fn panel(cell: Cell, rows: &[Row]) -> Panel {
-    let of_cell: Vec<&Row> = rows.iter().filter(|row| row.cell() == cell).collect();
-    let slices = |placement| of_cell.iter().filter(|row| row.placement == placement).count();
-    let usual = [None, Some(Placement::Near), Some(Placement::Far)].into_iter().max_by_key(|&p| slices(p)).flatten();
-    let here: Vec<&Row> = of_cell.into_iter().filter(|row| row.placement == usual).collect();
-    let point = |lock, setting: Option<String>| {
-        let wanted = |row: &&&Row| row.lock == BASE || (row.lock == lock && row.setting == setting);
-        let two: Vec<&Row> = here.iter().filter(wanted).copied().collect();
-        point(cell, &pairs(&two, lock, &[BASE], |row| row.ops_per_s))
-    };
+    let under =
+        |placement| rows.iter().filter(|row| row.cell() == cell && row.placement == placement).collect::<Vec<_>>();
+    let comparable = |&placement: &Option<Placement>| pairs(&under(placement), |row| row.lock != BASE).len();
+    let usual = [None, Some(Placement::Near), Some(Placement::Far)].into_iter().max_by_key(comparable).flatten();
+    let here = under(usual);
+    let point =
+        |lock, setting: Option<String>| point(cell, &pairs(&here, |row| row.lock == lock && row.setting == setting));
     let parking = |patience: &Patience| point(LockName::Parking, Some(setting(patience)));
     let curve = |knob: &Knob| {
         let mut values = knob.values.to_vec();
@@ -157,6 +157,16 @@ fn panel(cell: Cell, rows: &[Row]) -> Panel {
         std: point(LockName::Std, None),
         curves: KNOBS.iter().map(curve).collect(),
     }
+}
+
+/// Each slice of `which`, and the one of [`BASE`] in its round that came nearest before or after it. `rows` are in the
+/// order in which they were measured.
+fn pairs<'a>(rows: &[&'a Row], which: impl Fn(&Row) -> bool) -> Vec<(&'a Row, &'a Row)> {
+    let nearest = |(index, own): (usize, &&'a Row)| {
+        let bases = rows.iter().enumerate().filter(|(_, row)| row.lock == BASE && row.round == own.round);
+        Some((*own, *bases.min_by_key(|(at, _)| at.abs_diff(index))?.1))
+    };
+    rows.iter().enumerate().filter(|(_, row)| which(row)).filter_map(nearest).collect()
 }
 
 fn point(cell: Cell, pairs: &[(&Row, &Row)]) -> Option<Point> {
@@ -238,7 +248,26 @@ mod tests {
         assert_eq!(panels[0].std, None);
         let spin = &panels[0].curves[0];
         assert_eq!(spin.points, [(0, point(0.5, 0.2)), (DEFAULT.spin, point(0.9, 0.5))]);
+        // Near, where nothing is comparable, there are more slices than far; that must not matter.
+        let far = |row: &Row| Row { placement: Some(Placement::Far), ..row.clone() };
+        let mut moved: Vec<Row> = rows.iter().filter(|row| row.round == 0).map(far).collect();
+        moved.extend((0..9).map(|_| set(&slow, 0, 1.0, 1.0)));
+        assert_eq!(super::panels(&moved)[0].default, Some(Point { throughput: 0.9, wait: 0.5, rounds: 1 }));
         // The default is a point of every curve.
         assert!(panels[0].curves[1..].iter().all(|curve| curve.points.len() == 1));
+    }
+
+    /// The machine becomes half as fast in the middle of a round.
+    #[test]
+    fn the_base_nearest_in_time_counts() {
+        let rows = [
+            tail(BASE, 0, 100.0, 10.0),
+            tail(LockName::Std, 0, 50.0, 10.0),
+            set(&DEFAULT, 0, 50.0, 20.0),
+            tail(BASE, 0, 50.0, 20.0),
+        ];
+        let panel = &panels(&rows)[0];
+        assert_eq!(panel.std.map(|p| p.throughput), Some(0.5));
+        assert_eq!(panel.default, Some(Point { throughput: 1.0, wait: 1.0, rounds: 1 }));
     }
 }

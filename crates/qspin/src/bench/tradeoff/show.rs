@@ -23,6 +23,9 @@ fn lines(panel: &Panel) -> Vec<Line> {
 
 /// What must be known before a point is believed.
 fn caution(panel: &Panel) -> Option<&'static str> {
+    if panel.default.is_none() && panel.std.is_none() {
+        return Some("No slice was comparable: the CPUs moved too often. Repeat it, with more --rounds.");
+    }
     panel.is_short.then_some("The slices were shorter than 2 s: the worst waits mean nothing.")
 }
 
@@ -64,8 +67,8 @@ impl Found {
                     h1 { "Throughput against waiting" }
                     p.lead { "One parameter of parking is turned at a time; the others stay as they are." }
                     p.note {
-                        "Each point is the median, over rounds, of ratios to parking_lot in the same round with the CPUs "
-                        "equally far apart. Up is faster, left is a shorter wait. Numbers are the parameter's value, "
+                        "Each point is the median, over rounds, of ratios to the slice of parking_lot nearest in time with "
+                        "the CPUs equally far apart. Up is faster, left is a shorter wait. Numbers are the parameter's value, "
                         "times in ns."
                     }
                     figure.wide { (PreEscaped(&self.svg)) }
