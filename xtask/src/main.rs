@@ -88,7 +88,11 @@ fn build() -> Step {
 
 fn smoke() -> Step {
     cargo(&["run", "--release", "--", "probe"])?;
-    cargo(&["run", "--release", "--", "torture", "--seconds", "5"])?;
+    let torture = |args: &[&str]| cargo(&[&["run", "--release", "--", "torture", "--seconds", "4"], args].concat());
+    torture(&["--lock", "native"])?;
+    torture(&["--lock", "parking"])?;
+    torture(&["--lock", "parking-exact", "--stall-seconds", "4"])?;
+    torture(&["--lock", "parking-exact", "--stall-seconds", "4", "--profile", "crowd"])?;
     cargo(&["run", "--release", "--", "check", "--all"])?;
     cargo(&["run", "--release", "--", "check", "--weaken"])?;
     cargo(&["run", "--release", "--", "bench", "--quick"])

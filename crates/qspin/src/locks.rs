@@ -1,13 +1,15 @@
 //! The locks that can be measured and tortured, by name.
 
 use std::cell::UnsafeCell;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use qspinlock::RawSpinLock;
-use qspinlock::slowpath::{Native, Parking, ParkingExact, TestAndSet};
+use qspinlock::slowpath::{Native, Parking, ParkingExact, SlowPath, TestAndSet};
 use qspinlock::threads::Threads;
 
 /// A lock without data. Closures, so that locks which need a node or a guard fit as well.
@@ -16,6 +18,16 @@ pub(crate) trait Contender: Send + Sync + 'static {
     fn with<R>(&self, section: impl FnOnce() -> R) -> R;
     /// `None` if the lock was not to be had at once.
     fn try_with<R>(&self, section: impl FnOnce() -> R) -> Option<R>;
+    /// `None` if the lock was not to be had in time. Only where [`TIMED`](Self::TIMED): others merely try.
+    fn with_for<R>(&self, _most: Duration, section: impl FnOnce() -> R) -> Option<R> {
+        self.try_with(section)
+    }
+    /// Whether a wait for it can have a time limit.
+    const TIMED: bool = false;
+    /// The lock without closures and guards, if one thread may lock it and another one unlock it.
+    fn by_hand(&self) -> Option<&dyn ByHand> {
+        None
+    }
     /// Bytes of the lock itself, without data.
     fn size() -> usize
     where
@@ -23,6 +35,15 @@ pub(crate) trait Contender: Send + Sync + 'static {
     {
         size_of::<Self>()
     }
+}
+
+/// A lock that a thread may take and another one release.
+pub(crate) trait ByHand {
+    fn lock(&self);
+
+    /// # Safety
+    /// The lock was taken by [`lock`](Self::lock), by any thread, and not released since.
+    unsafe fn unlock(&self);
 }
 
 macro_rules! contenders {
@@ -138,7 +159,7 @@ impl<'de> Deserialize<'de> for LockName {
 }
 
 macro_rules! guarded {
-    ($ty:ty) => {
+    ($ty:ty $(, $also:ident)*) => {
         impl Contender for $ty {
             fn new() -> Self {
                 <$ty>::new(())
@@ -155,17 +176,46 @@ macro_rules! guarded {
                 let _guard = self.try_lock()?;
                 Some(section())
             }
+
+            $(guarded!(@ $also);)*
+        }
+    };
+    (@ timed) => {
+        const TIMED: bool = true;
+
+        #[inline]
+        fn with_for<R>(&self, most: Duration, section: impl FnOnce() -> R) -> Option<R> {
+            let _guard = self.try_lock_for(most)?;
+            Some(section())
+        }
+    };
+    (@ by_hand) => {
+        fn by_hand(&self) -> Option<&dyn ByHand> {
+            Some(self)
         }
     };
 }
 
-guarded!(lock_api::Mutex<RawSpinLock<Threads, Native>, ()>);
-guarded!(lock_api::Mutex<RawSpinLock<Threads, Parking>, ()>);
-guarded!(lock_api::Mutex<RawSpinLock<Threads, ParkingExact>, ()>);
-guarded!(lock_api::Mutex<RawSpinLock<Threads, TestAndSet>, ()>);
-guarded!(parking_lot::Mutex<()>);
+// `timed` belongs to each lock whose raw mutex is a `lock_api::RawMutexTimed`.
+guarded!(lock_api::Mutex<RawSpinLock<Threads, Native>, ()>, by_hand);
+guarded!(lock_api::Mutex<RawSpinLock<Threads, Parking>, ()>, by_hand);
+guarded!(lock_api::Mutex<RawSpinLock<Threads, ParkingExact>, ()>, by_hand);
+guarded!(lock_api::Mutex<RawSpinLock<Threads, TestAndSet>, ()>, by_hand);
+guarded!(parking_lot::Mutex<()>, timed);
 guarded!(spin::mutex::SpinMutex<()>);
 guarded!(spin::mutex::TicketMutex<()>);
+
+impl<S: SlowPath<Threads, Error = Infallible>> ByHand for lock_api::Mutex<RawSpinLock<Threads, S>, ()> {
+    fn lock(&self) {
+        // SAFETY: it is unlocked once for each time it is locked.
+        let Ok(()) = unsafe { self.raw() }.acquire_on(&Threads);
+    }
+
+    unsafe fn unlock(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.raw().release_on(&Threads) };
+    }
+}
 
 impl Contender for std::sync::Mutex<()> {
     fn new() -> Self {

@@ -35,13 +35,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Probe(args) => probe::run(&args),
-        Command::Bench(args) => bench::run(&args),
-        Command::Check(args) => check::run(&args),
+        Command::Probe(args) => probe::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => check::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Torture(args) => torture::run(&args),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("qspin: {failure}");
             failure.exit_code()

@@ -18,9 +18,11 @@ fn torture(args: &[&str]) -> Output {
     qspin(&[&["torture"], args].concat(), LIMIT)
 }
 
+/// Exclusion and progress, while threads are held up everywhere, the process is stopped, locks are freed and sent.
 #[track_caller]
-fn holds(lock: &str) {
-    let run = torture(&["--lock", lock, "--seconds", "2", "--threads", "4", "--json"]);
+fn holds(lock: &str, on: &[&str]) -> serde_json::Value {
+    // A lost wake-up shows at the end, when nobody else comes by: soon.
+    let run = torture(&[&["--lock", lock, "--seconds", "2", "--stall-seconds", "3", "--json"], on].concat());
     assert_eq!(run.code, Some(0), "{run:#?}");
     let report = run.json();
     assert_eq!(report["outcome"], "passed");
@@ -28,20 +30,97 @@ fn holds(lock: &str) {
     assert_eq!(report["overlaps"], 0);
     assert!(report["message"].is_null());
     let each = report["turns"]["each"].as_array().expect("a list");
-    assert_eq!(each.len(), 4);
+    assert_eq!(each.len() as u64, report["threads"]);
     assert!(each.iter().any(|turns| turns.as_u64() > Some(0)), "{report:#}");
-    assert!(report["handlers"]["run"].as_u64() > Some(0), "signals arrived: {report:#}");
-    assert!(report["threads_created"].as_u64() > Some(5), "threads came and went: {report:#}");
+    let some = |what: &serde_json::Value| assert!(what.as_u64() > Some(0), "{report:#}");
+    some(&report["handlers"]["run"]);
+    some(&report["naps"]["holding"]);
+    some(&report["naps"]["waiting"]);
+    if cfg!(target_arch = "x86_64") {
+        some(&report["naps"]["unlocking"]);
+    }
+    some(&report["stops"]);
+    some(&report["freed"]["locks"]);
+    assert_eq!(report["freed"]["touches"], 0);
+    some(&report["sent"]);
+    report
 }
+
+const FOUR: &[&str] = &["--threads", "4"];
+const ONE_CPU: &[&str] = &["--profile", "one-cpu"];
+const CROWD: &[&str] = &["--profile", "crowd"];
 
 #[test]
 fn native_holds() {
-    holds("native");
+    holds("native", FOUR);
 }
 
 #[test]
 fn test_and_set_holds() {
-    holds("test-and-set");
+    holds("test-and-set", FOUR);
+}
+
+#[test]
+fn parking_holds() {
+    let report = holds("parking", FOUR);
+    assert!(report["threads_created"].as_u64() > Some(6), "threads came and went: {report:#}");
+    assert!(report["naps"]["sent_to_sleepers"].as_u64() > Some(0), "{report:#}");
+}
+
+#[test]
+fn parking_holds_without_its_cover() {
+    holds("parking-exact", FOUR);
+}
+
+#[test]
+fn parking_holds_on_one_cpu() {
+    for lock in ["parking", "parking-exact"] {
+        let report = holds(lock, ONE_CPU);
+        assert_eq!((&report["cpus"], &report["threads"]), (&1.into(), &8.into()));
+    }
+}
+
+#[test]
+fn parking_holds_in_a_crowd() {
+    for lock in ["parking", "parking-exact"] {
+        let report = holds(lock, CROWD);
+        assert_eq!((&report["cpus"], &report["threads"]), (&2.into(), &64.into()));
+    }
+}
+
+/// No handlers, which may end a sleep that ought to have been ended by a wake-up; and nobody who merely tries.
+#[test]
+fn parking_without_its_cover_and_without_help() {
+    let run = torture(&[
+        "--lock",
+        "parking-exact",
+        "--seconds",
+        "2",
+        "--stall-seconds",
+        "3",
+        "--threads",
+        "6",
+        "--no-signals",
+        "--no-stops",
+        "--no-trylock",
+        "--json",
+    ]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let report = run.json();
+    assert_eq!(
+        (&report["outcome"], &report["naps"]["holding"], &report["stops"]),
+        (&"passed".into(), &0.into(), &0.into())
+    );
+}
+
+/// parking_lot's is the lock here that has time limits.
+#[test]
+fn waits_end_in_time() {
+    let run = torture(&["--lock", "parking_lot", "--seconds", "1", "--threads", "4", "--json"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let report = run.json();
+    assert_eq!(report["ingredients"]["timed"], true);
+    assert!(report["acquisitions"]["timed_out"].as_u64() > Some(0), "{report:#}");
 }
 
 /// Six handlers within one another, each waiting: the fifth context has no node. Whether all of them wait at once is up
@@ -50,7 +129,17 @@ fn test_and_set_holds() {
 fn handlers_nest_until_nodes_run_out() {
     let mut reports = Vec::new();
     for _ in 0..5 {
-        let run = torture(&["--seconds", "1", "--threads", "4", "--no-churn", "--no-trylock", "--json"]);
+        let run = torture(&[
+            "--seconds",
+            "1",
+            "--threads",
+            "4",
+            "--no-churn",
+            "--no-trylock",
+            "--no-naps",
+            "--no-stops",
+            "--json",
+        ]);
         assert_eq!(run.code, Some(0), "{run:#?}");
         let report = run.json();
         // Not only on threads that are past their exit hooks, which have no node either.
@@ -67,8 +156,8 @@ fn slots_are_used_again() {
     let run = torture(&["--seconds", "1", "--threads", "3", "--json"]);
     assert_eq!(run.code, Some(0), "{run:#?}");
     let report = run.json();
-    // Three workers and the thread that sends signals live at a time.
-    assert!(report["threads_created"].as_u64() > Some(6), "{report:#}");
+    // Three workers, who sends signals and who releases what was sent live at a time.
+    assert!(report["threads_created"].as_u64() > Some(7), "{report:#}");
     assert!(report["slots"]["most"].as_u64() <= Some(4), "{report:#}");
 }
 
@@ -80,9 +169,13 @@ fn nothing_left_out_is_done() {
         "--threads",
         "2",
         "--no-signals",
+        "--no-stops",
         "--no-churn",
         "--no-nesting",
         "--no-trylock",
+        "--no-timed",
+        "--no-freed",
+        "--no-sending",
         "--long-hold-ms",
         "0",
         "--json",
@@ -92,6 +185,7 @@ fn nothing_left_out_is_done() {
     assert_eq!(report["handlers"]["run"], 0);
     assert_eq!(report["threads_created"], 2);
     assert_eq!(report["acquisitions"]["tries_failed"], 0);
+    assert_eq!((&report["stops"], &report["freed"]["locks"], &report["sent"]), (&0.into(), &0.into(), &0.into()));
     let locks = report["acquisitions"]["each"].as_array().expect("a list");
     let taken: u64 = locks.iter().filter_map(|lock| lock["count"].as_u64()).sum();
     let turns: u64 = report["turns"]["each"].as_array().expect("a list").iter().filter_map(|n| n.as_u64()).sum();
@@ -128,6 +222,16 @@ fn a_broken_lock_is_caught_without_any_help() {
 }
 
 #[test]
+fn a_lock_that_is_touched_after_its_release_is_caught() {
+    let run = torture(&["--lock", "late", "--seconds", "20", "--json"]);
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    assert!(run.stderr.contains("touched the memory of a lock that was freed"), "{run:#?}");
+    let report = run.json();
+    assert_eq!(report["outcome"], "freed-memory-touched");
+    assert!(report["freed"]["touches"].as_u64() > Some(0) && report["seconds"].as_f64() < Some(20.0), "{report:#}");
+}
+
+#[test]
 fn a_stuck_lock_is_caught() {
     let run = torture(&["--lock", "stuck", "--seconds", "30", "--stall-seconds", "1"]);
     assert_eq!(run.code, Some(1), "{run:#?}");
@@ -138,11 +242,14 @@ fn a_stuck_lock_is_caught() {
 #[test]
 fn wrong_usage_is_told_what_is_right() {
     for (args, told) in [
-        (&["--lock", "nativ"][..], "native, test-and-set, std"),
+        (&["--lock", "nativ"][..], "native, parking, parking-exact, test-and-set, std"),
         (&["--lock", ""], "native"),
         (&["--threads", "0"], "1..=1024"),
         (&["--threads", "5000"], "1..=1024"),
         (&["--threads", "-1"], "'-1'"),
+        (&["--cpus", "0"], "1..=65536"),
+        (&["--cpus", "65536"], "65536 CPUs are asked for, but this process may use "),
+        (&["--profile", "crowds"], "one-cpu, crowd"),
         (&["--seconds", "0"], "1..=86400"),
         (&["--seconds", "1.5"], "1.5"),
         (&["--stall-seconds", "0"], "1..=3600"),
@@ -162,5 +269,7 @@ fn help_has_examples() {
     let help = torture(&["--help"]);
     assert_eq!(help.code, Some(0));
     assert!(help.stdout.contains("qspin torture --lock broken"), "{help:#?}");
-    assert!(!help.stdout.contains("stuck"), "that one is for these tests: {help:#?}");
+    let hidden =
+        ["stuck", "late"].map(|lock| help.stdout.split_whitespace().any(|word| word.trim_matches(',') == lock));
+    assert_eq!(hidden, [false; 2], "those are for these tests: {help:#?}");
 }

@@ -1,18 +1,26 @@
 //! `qspin torture`: everything that a lock has to stand, at once, and two questions: was there ever more than one in
 //! a critical section, and did everybody get on?
 
+mod cpus;
+mod freed;
+mod naps;
 mod progress;
+mod random;
 mod report;
 mod run;
 mod section;
+mod sent;
 mod signals;
 mod subject;
 mod supervisor;
+mod warden;
 mod worker;
 
 use std::io::Write;
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use self::cpus::Profile;
 use self::report::Report;
 use self::run::{Recipe, Run};
 use self::subject::Subject;
@@ -25,6 +33,7 @@ Examples:
   qspin torture                              ten seconds of everything for the queued lock
   qspin torture --lock test-and-set -s 60    a minute, another lock
   qspin torture --threads 64 --no-churn      many waiters that stay
+  qspin torture -l parking --profile crowd   64 threads on 2 CPUs
   qspin torture --lock broken                see that a broken lock is caught
 
 Exit codes: 0 held, 1 exclusion or progress failed, 2 wrong usage.";
@@ -40,7 +49,15 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
 
-    /// Worker threads at a time, up to 1024 [default: twice the CPUs]
+    /// Threads and CPUs that go together; --threads and --cpus win
+    #[arg(short, long, value_name = "NAME")]
+    profile: Option<Profile>,
+
+    /// Run on so many of the CPUs that this process may use [default: all]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=65536))]
+    cpus: Option<u64>,
+
+    /// Worker threads at a time, up to 1024 [default: twice the CPUs, at least 4]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
     threads: Option<u64>,
 
@@ -48,9 +65,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
-    /// Send no signals: no handlers that wait, or hold up who they interrupt
+    /// Send no signals: no handlers that wait, or hold up who they interrupt, and no naps
     #[arg(long)]
     no_signals: bool,
+
+    /// Put no thread to sleep for 1 to 20 ms while it holds, waits or unlocks
+    #[arg(long)]
+    no_naps: bool,
+
+    /// Never stop the whole process
+    #[arg(long)]
+    no_stops: bool,
 
     /// Let threads live as long as the run
     #[arg(long)]
@@ -63,6 +88,18 @@ pub(crate) struct Args {
     /// Never merely try
     #[arg(long)]
     no_trylock: bool,
+
+    /// Never wait with a time limit
+    #[arg(long)]
+    no_timed: bool,
+
+    /// Use no locks that are freed as soon as they are released
+    #[arg(long)]
+    no_freed: bool,
+
+    /// Never release a lock on another thread than took it
+    #[arg(long)]
+    no_sending: bool,
 
     /// The longest of the rare long holds; 0, none
     #[arg(long, value_name = "MS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=1000))]
@@ -82,26 +119,44 @@ fn lock_help() -> String {
     format!("The lock: {}", names.join(", "))
 }
 
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    args.lock.with_type(Torture(args))
+pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let seed = args.seed.unwrap_or_else(|| {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64)
+    });
+    // In this process, which then says so: a mistake of the user's is no failed run.
+    let cpus = args.cpus.or(args.profile.map(Profile::cpus));
+    let threads = args.threads.or(args.profile.map(Profile::threads)).unwrap_or_else(|| {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        (2 * cpus as u64).clamp(4, 1024)
+    });
+    cpus.map_or(Ok(()), cpus::restrict)?;
+    let stops = (!args.no_stops).then_some(seed);
+    warden::watch(stops, || args.lock.with_type(Torture { args, seed, threads: threads as usize }))
 }
 
-struct Torture<'a>(&'a Args);
+struct Torture<'a> {
+    args: &'a Args,
+    seed: u64,
+    threads: usize,
+}
 
 impl LockJob for Torture<'_> {
     type Output = Result<(), Failure>;
 
     fn run<L: Contender>(self) -> Self::Output {
-        torture::<L>(self.0)
+        let recipe = self.recipe::<L>();
+        torture::<L>(self.args, recipe)
     }
 }
 
-fn torture<L: Contender>(args: &Args) -> Result<(), Failure> {
-    let recipe = recipe(args);
+fn torture<L: Contender>(args: &Args, recipe: Recipe) -> Result<(), Failure> {
     // From here on in every thread: only workers ask for signals.
     signals::block();
     signals::install::<L>().map_err(|error| Failure::failed(format!("cannot install signal handlers: {error}")))?;
     let run: &'static Run<L> = Box::leak(Box::new(Run::new(recipe)));
+    if recipe.freed {
+        run.arena.open().map_err(|error| Failure::failed(format!("cannot reserve pages: {error}")))?;
+    }
     let bar = ui::progress(args.seconds * 1000);
     let seen = supervisor::supervise(run, args.seconds, Duration::from_secs(args.stall_seconds), &bar);
     bar.finish_and_clear();
@@ -124,18 +179,23 @@ fn torture<L: Contender>(args: &Args) -> Result<(), Failure> {
     result
 }
 
-fn recipe(args: &Args) -> Recipe {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |t| t.as_nanos() as u64);
-    Recipe {
-        threads: args.threads.map_or((2 * cpus).min(1024), |n| n as usize),
-        seed: args.seed.unwrap_or_else(clock),
-        signals: !args.no_signals,
-        handlers_wait: !args.no_signals && args.lock.may_wait_in_handlers(),
-        churn: !args.no_churn,
-        nesting: !args.no_nesting,
-        trylock: !args.no_trylock,
-        long_hold_ns: args.long_hold_ms * 1_000_000,
+impl Torture<'_> {
+    fn recipe<L: Contender>(&self) -> Recipe {
+        let args = self.args;
+        Recipe {
+            threads: self.threads,
+            seed: self.seed,
+            signals: !args.no_signals,
+            handlers_wait: !args.no_signals && args.lock.may_wait_in_handlers(),
+            naps: !args.no_signals && !args.no_naps,
+            churn: !args.no_churn,
+            nesting: !args.no_nesting,
+            trylock: !args.no_trylock,
+            timed: !args.no_timed && L::TIMED,
+            freed: !args.no_freed,
+            sending: !args.no_sending && L::new().by_hand().is_some(),
+            long_hold_ns: args.long_hold_ms * 1_000_000,
+        }
     }
 }
 

@@ -5,8 +5,10 @@
 //! its own accord. If nobody got a lock, the owner has left its section in the first round, and whoever is next has
 //! run in the second, and took the lock. Three rounds in which nobody gets any lock, and that for the time limit: hung.
 //! A waiter that was lost while others go on is found when the run ends: the others stop, and it stands still alone.
+//!
+//! Time counts only while somebody looks: a process that was stopped, or whose machine was, has not stood still.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ROUNDS: u32 = 3;
 
@@ -35,6 +37,27 @@ pub(super) enum Progress {
     /// No lock taken for the time limit, but some thread had no CPU.
     Slow,
     Hung,
+}
+
+/// A clock that goes on only while it is read often.
+pub(super) struct Attention {
+    last: Instant,
+    seen: Duration,
+    most: Duration,
+}
+
+impl Attention {
+    /// `most`: what a look after a longer time counts for.
+    pub(super) fn new(now: Instant, most: Duration) -> Self {
+        Self { last: now, seen: Duration::ZERO, most }
+    }
+
+    /// The time that was seen until `now`.
+    pub(super) fn at(&mut self, now: Instant) -> Duration {
+        self.seen += now.saturating_duration_since(self.last).min(self.most);
+        self.last = now;
+        self.seen
+    }
 }
 
 /// What was seen so far.
@@ -122,6 +145,33 @@ mod tests {
     fn hung_at(seconds: u64, at: impl Fn(u64) -> [Option<Sample>; 2]) -> Option<u64> {
         let mut watch = Watch::new(2, LIMIT, 0);
         (0..seconds).find(|&s| watch.look(Duration::from_secs(s), &at(s)) == Progress::Hung)
+    }
+
+    #[test]
+    fn time_that_nobody_saw_does_not_count() {
+        let start = Instant::now();
+        let ms = |n| Duration::from_millis(n);
+        let mut attention = Attention::new(start, ms(20));
+        assert_eq!(attention.at(start + ms(5)), ms(5));
+        // Stopped for a second.
+        assert_eq!(attention.at(start + ms(1005)), ms(25));
+        assert_eq!(attention.at(start + ms(1010)), ms(30));
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_for_long_is_not_hung() {
+        let start = Instant::now();
+        let hung = |most| {
+            let mut attention = Attention::new(start, most);
+            let mut watch = Watch::new(2, LIMIT, 0);
+            // Each look comes 20 s after the last; nobody took a lock in between.
+            (0..9).any(|look| {
+                let places = [sample(1, 7, look * 500, true), sample(2, 7, 3, false)];
+                watch.look(attention.at(start + 2 * LIMIT * look as u32), &places) == Progress::Hung
+            })
+        };
+        assert!(!hung(Duration::from_millis(20)), "it was stopped nearly all of the time");
+        assert!(hung(Duration::MAX), "and would be hung if that time counted");
     }
 
     #[test]

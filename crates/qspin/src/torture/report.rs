@@ -4,10 +4,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
 
-use super::run::{LOCKS, Place, Recipe, Run, lock_label};
+use super::naps::{self, Naps};
+use super::run::{FREED, Place, Recipe, Run, lock_label};
 use super::section::Overlap;
 use super::subject::Subject;
 use super::supervisor::{End, Seen};
+use super::{freed, warden};
 use crate::locks::Contender;
 use crate::ui::{self, Tone, figure, text};
 
@@ -29,6 +31,12 @@ pub(super) struct Report {
     longest_handler_wait_ns: u64,
     longest_standstill_ns: u64,
     handlers: Handlers,
+    naps: Naps,
+    /// Of the whole process.
+    stops: u64,
+    freed: Freed,
+    /// Locks that were released by another thread than took them.
+    sent: u64,
     waits_without_node: u64,
     slots: Slots,
     threads_created: u32,
@@ -44,6 +52,7 @@ pub(super) struct Report {
 enum Outcome {
     Passed,
     ExclusionFailed,
+    FreedMemoryTouched,
     NoProgress,
     Panicked,
     NotRun,
@@ -53,9 +62,13 @@ enum Outcome {
 struct Ingredients {
     signals: bool,
     handlers_wait: bool,
+    naps: bool,
     churn: bool,
     nesting: bool,
     trylock: bool,
+    timed: bool,
+    freed: bool,
+    sending: bool,
     long_hold_ms: f64,
 }
 
@@ -79,6 +92,15 @@ struct Turns {
 struct Acquisitions {
     each: Vec<LockCount>,
     tries_failed: u64,
+    timed_out: u64,
+}
+
+/// Locks that were freed as soon as they were released.
+#[derive(Serialize)]
+struct Freed {
+    locks: u64,
+    /// How often the memory of one was touched afterwards.
+    touches: u64,
 }
 
 #[derive(Serialize)]
@@ -137,11 +159,12 @@ impl Turns {
 
 impl Report {
     pub(super) fn new<L: Contender>(subject: Subject, run: &Run<L>, seen: Seen, stall_seconds: u64) -> Self {
-        let Recipe { threads, seed, signals, handlers_wait, churn, nesting, trylock, long_hold_ns } = run.recipe;
+        let Recipe { threads, seed, signals, handlers_wait, churn, long_hold_ns, .. } = run.recipe;
+        let Recipe { nesting, trylock, timed, naps, freed, sending, .. } = run.recipe;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let slots = Slots { most: seen.most_slots, left: qspinlock::threads::slots_in_use() };
         let counts: Vec<u64> =
-            (0..LOCKS).map(|lock| run.places.iter().map(|p| p.acquired[lock].load(Relaxed)).sum()).collect();
+            (0..=FREED).map(|lock| run.places.iter().map(|p| p.acquired[lock].load(Relaxed)).sum()).collect();
         let sum = |field: fn(&Place) -> u64| run.workers().iter().map(field).sum();
         let most = |field: fn(&Place) -> u64| run.workers().iter().map(field).max().unwrap_or(0);
 
@@ -151,7 +174,12 @@ impl Report {
         }
         let first_overlap = run.overlap.get();
         let failed = |what| format!("{subject}: exclusion failed: {what}");
+        let (touches, toucher) = freed::touches();
         let (outcome, message) = match (&first_overlap, &seen.end) {
+            (None, _) if touches > 0 => {
+                let message = format!("{subject}: thread {toucher} touched the memory of a lock that was freed");
+                (Outcome::FreedMemoryTouched, Some(message))
+            }
             (Some(overlap), _) => (Outcome::ExclusionFailed, Some(failed(overlap.message(&lock_label(overlap.lock))))),
             (None, End::Hung) => (Outcome::NoProgress, Some(hung(subject, &seen))),
             (None, End::Panicked { index }) => (Outcome::Panicked, Some(format!("{subject}: worker {index} panicked"))),
@@ -185,9 +213,13 @@ impl Report {
             ingredients: Ingredients {
                 signals,
                 handlers_wait,
+                naps,
                 churn,
                 nesting,
                 trylock,
+                timed,
+                freed,
+                sending,
                 long_hold_ms: long_hold_ns as f64 / 1e6,
             },
             turns: Turns::new(run.workers().iter().map(|p| p.turns.load(Relaxed)).collect(), subject.is_fair()),
@@ -198,6 +230,7 @@ impl Report {
                     .map(|(lock, &count)| LockCount { lock: lock_label(lock), count })
                     .collect(),
                 tries_failed: sum(|p| p.tries_failed.load(Relaxed)),
+                timed_out: sum(|p| p.timed_out.load(Relaxed)),
             },
             longest_wait_ns: most(|p| p.longest_wait.load(Relaxed)),
             longest_handler_wait_ns: most(|p| p.longest_handler_wait.load(Relaxed)),
@@ -206,6 +239,10 @@ impl Report {
                 run: sum(|p| p.handlers_run.load(Relaxed)),
                 deepest: most(|p| p.deepest.load(Relaxed).into()) as u32,
             },
+            naps: Naps::of(&run.places),
+            stops: warden::times_stopped(),
+            freed: Freed { locks: run.arena.created(), touches },
+            sent: run.post.sent(),
             waits_without_node: qspinlock::threads::waits_without_node(),
             slots,
             threads_created: run.threads_created.load(Relaxed),
@@ -232,12 +269,18 @@ impl Report {
         };
         let turns = &self.turns;
         let on = |on: bool, what: &'static str| on.then_some(what);
-        let Ingredients { signals, churn, nesting, trylock, long_hold_ms, .. } = self.ingredients;
+        let Ingredients { signals, naps, churn, nesting, trylock, timed, .. } = self.ingredients;
+        let Ingredients { freed, sending, long_hold_ms, .. } = self.ingredients;
         let ingredients: Vec<_> = [
             on(signals, "signals"),
+            on(naps, "naps"),
+            on(self.stops > 0, "stops"),
             on(churn, "churn"),
             on(nesting, "nesting"),
             on(trylock, "trylock"),
+            on(timed, "time limits"),
+            on(freed, "freed locks"),
+            on(sending, "sent locks"),
             on(long_hold_ms > 0.0, "long holds"),
         ]
         .into_iter()
@@ -268,6 +311,19 @@ impl Report {
             Tone::Plain,
         );
         row("handlers", format!("{} run, up to {} nested", self.handlers.run, self.handlers.deepest), Tone::Plain);
+        let Naps { holding, waiting, unlocking, sent_to_sleepers, .. } = self.naps;
+        row(
+            "naps",
+            format!(
+                "{} of up to {} ms: {holding} holding, {waiting} waiting ({sent_to_sleepers} of them asleep), {unlocking} \
+                 unlocking; all stopped {} times",
+                self.naps.total(),
+                naps::longest().as_millis(),
+                self.stops
+            ),
+            Tone::Plain,
+        );
+        row("freed, sent", format!("{} locks freed after use, {} sent", self.freed.locks, self.sent), Tone::Plain);
         row("waits without node", self.waits_without_node.to_string(), Tone::Plain);
         row("threads created", self.threads_created.to_string(), Tone::Plain);
         row("queue slots", format!("at most {}, left {}", self.slots.most, self.slots.left), Tone::Plain);

@@ -86,6 +86,15 @@ impl<L: Contender> Guarded<L> {
         }
     }
 
+    /// Call with the lock held: it is the last section, after so many others. What is found wrong goes to `first`.
+    pub(super) fn expect(&self, others: u64, index: usize, me: Who, first: &FirstOverlap) {
+        // SAFETY: the lock is held.
+        let exits = unsafe { self.exits.get().read_volatile() };
+        if exits != others {
+            first.record(index, me, None, Kind::HalfDone);
+        }
+    }
+
     /// How often the section was entered and left, by the plain counters. Call when all threads are joined.
     pub(super) fn totals(&self) -> (u64, u64) {
         // SAFETY: nobody else is left.

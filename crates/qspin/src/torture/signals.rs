@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::run::{How, Place, Run, SIGNALS, lock_of_signal};
-use super::worker;
+use super::{naps, worker};
 use crate::locks::Contender;
 
 /// Whose thread this is, for a handler. No destructor, so it can be read at any time in the life of a thread.
@@ -20,10 +20,11 @@ use crate::locks::Contender;
 struct Me {
     run: *const (),
     index: usize,
+    thread: u32,
 }
 
 std::thread_local! {
-    static ME: Cell<Me> = const { Cell::new(Me { run: ptr::null(), index: 0 }) };
+    static ME: Cell<Me> = const { Cell::new(Me { run: ptr::null(), index: 0, thread: 0 }) };
 }
 
 /// The real-time signal of a level, from 1.
@@ -43,8 +44,16 @@ fn set(levels: impl Iterator<Item = u32>) -> libc::sigset_t {
     }
 }
 
+/// No signal at all.
+pub(super) fn none() -> libc::sigset_t {
+    set(std::iter::empty())
+}
+
+/// The level of the signal that puts threads to sleep. Its handler takes no lock and may interrupt all others.
+const NAP: u32 = SIGNALS as u32 + 1;
+
 fn mask(how: libc::c_int) {
-    let all = set(1..=SIGNALS as u32);
+    let all = set(1..=NAP);
     // SAFETY: a live set. Fails only for a wrong `how`.
     unsafe { libc::pthread_sigmask(how, &raw const all, ptr::null_mut()) };
 }
@@ -76,39 +85,62 @@ impl Drop for Blocked {
 /// Installs the handlers. Call with the signals blocked: threads inherit that, and only workers want them.
 pub(super) fn install<L: Contender>() -> std::io::Result<()> {
     for level in 1..=SIGNALS as u32 {
-        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: all zeros is a valid `sigaction`. The handler is a function of the right type for `SA_SIGINFO`-less
-        // delivery, and calls only what a handler may call.
-        let done = unsafe {
-            let action = action.assume_init_mut();
-            action.sa_sigaction = handler::<L> as *const () as usize;
-            action.sa_flags = libc::SA_RESTART;
-            action.sa_mask = set(1..=level);
-            libc::sigaction(signal(level), action, ptr::null_mut())
-        };
-        if done != 0 {
-            return Err(std::io::Error::last_os_error());
-        }
+        set_handler(signal(level), handler::<L> as *const () as usize, 0, set(1..=level))?;
     }
-    Ok(())
+    set_handler(signal(NAP), naps::handler::<L> as *const () as usize, 0, set(1..=NAP))?;
+    naps::install::<L>(set(1..=NAP))
+}
+
+/// Installs a handler, which must be of the type that `flags` ask for, and do only what a handler may.
+pub(super) fn set_handler(
+    signal: libc::c_int,
+    handler: usize,
+    flags: libc::c_int,
+    mask: libc::sigset_t,
+) -> std::io::Result<()> {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: all zeros is a valid `sigaction`; the handler is what it should be.
+    let done = unsafe {
+        let action = action.assume_init_mut();
+        action.sa_sigaction = handler;
+        action.sa_flags = libc::SA_RESTART | flags;
+        action.sa_mask = mask;
+        libc::sigaction(signal, action, ptr::null_mut())
+    };
+    if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// Tells handlers on this thread whose it is.
 pub(super) fn attach<L: Contender>(run: &'static Run<L>, index: usize) {
-    ME.set(Me { run: ptr::from_ref(run).cast(), index });
+    let thread = run.places[index].thread.load(Relaxed);
+    ME.set(Me { run: ptr::from_ref(run).cast(), index, thread });
 }
 
-extern "C" fn handler<L: Contender>(signal: libc::c_int) {
+/// The number of the thread, 0 if it is none of a run.
+pub(super) fn my_thread() -> u32 {
+    ME.get().thread
+}
+
+/// What a handler does, with the record of the thread that it interrupted.
+pub(super) fn on_my_place<L: Contender>(what: impl FnOnce(&'static Run<L>, &'static Place)) {
     let me = ME.get();
     if me.run.is_null() {
         return; // Meant for a thread that ended, whose id another one has got.
     }
     // SAFETY: set by `attach` from a `&'static Run<L>`; `install` was called with the same `L`, once in a process.
     let run = unsafe { &*me.run.cast::<Run<L>>() };
-    let place = &run.places[me.index];
     // SAFETY: the address of the thread's own errno.
     let errno = unsafe { *libc::__errno_location() };
+    what(run, &run.places[me.index]);
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
 
+extern "C" fn handler<L: Contender>(signal: libc::c_int) {
+    on_my_place::<L>(|run, place| interrupt(run, place, signal));
+}
+
+fn interrupt<L: Contender>(run: &Run<L>, place: &Place, signal: libc::c_int) {
     let level = (signal - libc::SIGRTMIN()) as u32;
     let interrupted = place.level.swap(level, Relaxed);
     let depth = place.depth.fetch_add(1, Relaxed) + 1;
@@ -122,19 +154,25 @@ extern "C" fn handler<L: Contender>(signal: libc::c_int) {
     place.depth.fetch_sub(1, Relaxed);
     place.level.store(interrupted, Relaxed);
     place.handlers_run.fetch_add(1, Relaxed);
-
-    // SAFETY: as above.
-    unsafe { *libc::__errno_location() = errno };
 }
 
 fn send(place: &Place, level: u32) {
+    place.handlers_sent.fetch_add(u64::from(send_raw(place, level)), Relaxed);
+}
+
+pub(super) fn send_nap(place: &Place) {
+    send_raw(place, NAP);
+}
+
+/// False if there is no thread at that place.
+fn send_raw(place: &Place, level: u32) -> bool {
     let tid = place.tid.load(Relaxed);
     if tid != 0 {
-        place.handlers_sent.fetch_add(1, Relaxed);
         // SAFETY: no memory is involved. A thread that has ended meanwhile is an error that does not matter; the
         // group id keeps the signal in this process.
         unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, signal(level)) };
     }
+    tid != 0
 }
 
 /// The body of the pest thread: disturbs until told to stop.
@@ -146,7 +184,7 @@ pub(super) fn pester<L: Contender>(run: &'static Run<L>, number: u32) {
     worker::adopt(place, number);
     attach(run, run.recipe.threads);
     let mut turns_seen = 0;
-    let mut next_storm = 0;
+    let (mut next_storm, mut next_nap) = (0, 0);
     while !run.stopping() {
         std::thread::sleep(Duration::from_micros(100 + place.below(900)));
         let turns = run.workers().iter().map(|w| w.turns.load(Relaxed)).sum();
@@ -159,6 +197,10 @@ pub(super) fn pester<L: Contender>(run: &'static Run<L>, number: u32) {
         if target.handlers_sent.load(Relaxed) < target.handlers_run.load(Relaxed) + 3 {
             let deepest = 1 + place.below(SIGNALS as u64) as u32;
             (1..=deepest).filter(|_| place.one_in(2)).for_each(|level| send(target, level));
+        }
+        if run.recipe.naps && run.now() >= next_nap {
+            naps::send(run, place);
+            next_nap = run.now() + place.below(2 * naps::APART_NS);
         }
         // The pause grows with the storm, so that storms are never the whole weather.
         if run.recipe.handlers_wait && run.now() >= next_storm {

@@ -1,4 +1,4 @@
-//! What can be tortured: every lock that has a name, and one that exists only to see the watchdog fire.
+//! What can be tortured: every lock that has a name, and some that exist only to see that they are caught.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +12,8 @@ pub(super) enum Subject {
     Lock(LockName),
     /// Stops being unlocked after a while. Not listed: it is there for the tests of this command.
     Stuck,
+    /// Touches itself after its release. Not listed either.
+    Late,
 }
 
 impl Subject {
@@ -19,6 +21,7 @@ impl Subject {
         match self {
             Self::Lock(lock) => lock.name(),
             Self::Stuck => "stuck",
+            Self::Late => "late",
         }
     }
 
@@ -36,6 +39,7 @@ impl Subject {
         match self {
             Self::Lock(lock) => lock.with_type(job),
             Self::Stuck => job.run::<Stuck>(),
+            Self::Late => job.run::<Late>(),
         }
     }
 }
@@ -44,7 +48,10 @@ impl FromStr for Subject {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        if name == Self::Stuck.name() { Ok(Self::Stuck) } else { name.parse().map(Self::Lock) }
+        match [Self::Stuck, Self::Late].into_iter().find(|subject| subject.name() == name) {
+            Some(subject) => Ok(subject),
+            None => name.parse().map(Self::Lock),
+        }
     }
 }
 
@@ -81,5 +88,28 @@ impl Contender for Stuck {
 
     fn try_with<R>(&self, section: impl FnOnce() -> R) -> Option<R> {
         if self.held.load(Ordering::Relaxed) { None } else { Some(self.with(section)) }
+    }
+}
+
+/// A test-and-set lock whose owner looks at it after it has unlocked it.
+pub(super) struct Late(AtomicBool);
+
+impl Contender for Late {
+    fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    fn with<R>(&self, section: impl FnOnce() -> R) -> R {
+        while self.0.swap(true, Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        let result = section();
+        self.0.store(false, Ordering::Release);
+        std::hint::black_box((0..1000).filter(|_| self.0.load(Ordering::Relaxed)).count());
+        result
+    }
+
+    fn try_with<R>(&self, section: impl FnOnce() -> R) -> Option<R> {
+        if self.0.load(Ordering::Relaxed) { None } else { Some(self.with(section)) }
     }
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 
-use super::progress::{Progress, Sample, Watch};
+use super::progress::{Attention, Progress, Sample, Watch};
 use super::run::{Place, Run};
-use super::{signals, worker};
+use super::{sent, signals, worker};
 use crate::locks::Contender;
 
 const TICK: Duration = Duration::from_millis(5);
@@ -50,8 +50,10 @@ struct Supervisor<L: 'static> {
     run: &'static Run<L>,
     workers: Vec<Option<JoinHandle<()>>>,
     pest: Option<JoinHandle<()>>,
+    courier: Option<JoinHandle<()>>,
     watch: Watch,
-    last_look: Instant,
+    attention: Attention,
+    last_look: Duration,
     most_slots: usize,
 }
 
@@ -61,9 +63,11 @@ pub(super) fn supervise<L: Contender>(run: &'static Run<L>, seconds: u64, stall:
         run,
         workers: (0..run.recipe.threads).map(|_| None).collect(),
         pest: None,
+        courier: None,
         // The millisecond is for what a handler adds.
         watch: Watch::new(run.recipe.threads, stall, run.recipe.long_hold_ns + 1_000_000),
-        last_look: Instant::now(),
+        attention: Attention::new(Instant::now(), 4 * TICK),
+        last_look: Duration::ZERO,
         most_slots: 0,
     };
     let end = me.start_all().and_then(|()| me.go_on(Duration::from_secs(seconds), bar)).unwrap_or_else(|end| end);
@@ -90,6 +94,11 @@ impl<L: Contender> Supervisor<L> {
             let (run, number) = (self.run, self.number());
             let pest = thread::Builder::new().name("pest".into()).stack_size(STACK);
             self.pest = Some(self.created(pest.spawn(move || signals::pester(run, number)))?);
+        }
+        if self.run.recipe.sending {
+            let (run, number) = (self.run, self.number());
+            let courier = thread::Builder::new().name("courier".into()).stack_size(STACK);
+            self.courier = Some(self.created(courier.spawn(move || sent::deliver(run, number)))?);
         }
         Ok(())
     }
@@ -122,7 +131,7 @@ impl<L: Contender> Supervisor<L> {
         loop {
             let elapsed = self.run.start.elapsed();
             bar.set_position((elapsed.as_millis() as u64).min(time.as_millis() as u64));
-            if elapsed >= time || self.run.overlap.count() > 0 {
+            if elapsed >= time || self.run.is_caught() {
                 return Ok(End::Done);
             }
             for index in 0..self.workers.len() {
@@ -147,10 +156,11 @@ impl<L: Contender> Supervisor<L> {
     }
 
     fn look(&mut self) -> Progress {
-        if self.last_look.elapsed() < LOOK_EVERY {
+        let now = self.attention.at(Instant::now());
+        if now - self.last_look < LOOK_EVERY {
             return Progress::Fine;
         }
-        self.last_look = Instant::now();
+        self.last_look = now;
         self.most_slots = self.most_slots.max(qspinlock::threads::slots_in_use());
         let samples: Vec<_> = self
             .workers
@@ -158,12 +168,12 @@ impl<L: Contender> Supervisor<L> {
             .zip(self.run.workers())
             .map(|(handle, place)| handle.as_ref().map(|_| sample(place)))
             .collect();
-        self.watch.look(self.run.start.elapsed(), &samples)
+        self.watch.look(now, &samples)
     }
 
     /// Waits for all to end, within reason.
     fn drain(&mut self, stall: Duration) -> End {
-        let began = Instant::now();
+        let began = self.attention.at(Instant::now());
         let mut end = End::Done;
         loop {
             for index in 0..self.workers.len() {
@@ -174,8 +184,16 @@ impl<L: Contender> Supervisor<L> {
             if let Some(ended) = self.pest.take_if(|pest| pest.is_finished()) {
                 let _ = ended.join();
             }
-            let limit = if self.run.overlap.count() > 0 { DRAIN_AFTER_OVERLAP } else { DRAIN_LIMITS * stall };
-            if (self.pest.is_none() && self.workers.iter().all(Option::is_none)) || began.elapsed() > limit {
+            // Once nobody is left who sends.
+            if self.workers.iter().all(Option::is_none) {
+                self.run.post.close();
+            }
+            if let Some(ended) = self.courier.take_if(|courier| courier.is_finished()) {
+                let _ = ended.join();
+            }
+            let limit = if self.run.is_caught() { DRAIN_AFTER_OVERLAP } else { DRAIN_LIMITS * stall };
+            let are_gone = self.workers.iter().chain([&self.pest, &self.courier]).all(Option::is_none);
+            if are_gone || self.attention.at(Instant::now()) - began > limit {
                 return end;
             }
             if self.look() == Progress::Hung {
@@ -197,9 +215,7 @@ fn sample(place: &Place) -> Sample {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is live. The clock of a thread that has ended is an error.
     let known = unsafe { libc::clock_gettime(place.cpu_clock.load(Relaxed), &raw mut time) } == 0;
-    let stat = std::fs::read_to_string(format!("/proc/self/task/{}/stat", place.tid.load(Relaxed)));
-    // The state follows the name, which is in parentheses and may hold some.
-    let asleep = stat.ok().and_then(|s| s.rsplit_once(") ").map(|(_, rest)| !rest.starts_with('R'))).unwrap_or(!known);
+    let asleep = place.is_asleep().unwrap_or(!known);
     Sample {
         thread: place.thread.load(Relaxed),
         turns: place.turns.load(Relaxed),

@@ -1,9 +1,10 @@
 //! A worker: takes locks in every way there is, for as long as its life is.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::run::{How, Place, Run, THREAD_LOCKS, lock_of_signal};
-use super::signals;
+use super::{freed, signals};
 use crate::locks::Contender;
 
 const SHORT_HOLD_NS: u64 = 2_000;
@@ -36,6 +37,7 @@ pub(super) fn adopt(place: &Place, number: u32) {
     place.thread.store(number, Relaxed);
     place.level.store(0, Relaxed);
     place.depth.store(0, Relaxed);
+    place.leaving.store(0, Relaxed);
     place.handlers_sent.store(place.handlers_run.load(Relaxed), Relaxed);
     let mut clock = 0;
     // SAFETY: the calling thread is alive; `clock` is live.
@@ -48,25 +50,37 @@ pub(super) fn adopt(place: &Place, number: u32) {
 /// One turn.
 fn step<L: Contender>(run: &Run<L>, place: &Place) {
     let recipe = run.recipe;
-    if recipe.trylock && place.one_in(8) {
-        let lock = pick(place);
-        if run.locked(place, lock, How::Try, &mut || hold(run, place)) {
-            place.turns.fetch_add(1, Relaxed);
-        } else {
-            place.tries_failed.fetch_add(1, Relaxed);
+    let inside = &mut || hold(run, place);
+    let had_a_turn = match place.below(8) {
+        0 if recipe.trylock => {
+            let taken = run.locked(place, pick(place), How::Try, inside);
+            place.tries_failed.fetch_add(u64::from(!taken), Relaxed);
+            taken
         }
-    } else if recipe.nesting && place.one_in(8) {
-        nest(run, place, 0);
-        place.turns.fetch_add(1, Relaxed);
-    } else {
-        run.locked(place, pick(place), How::Wait, &mut || hold(run, place));
-        place.turns.fetch_add(1, Relaxed);
-    }
+        1 if recipe.timed => {
+            let taken = run.locked(place, pick(place), How::WaitFor(time_limit(place)), inside);
+            place.timed_out.fetch_add(u64::from(!taken), Relaxed);
+            taken
+        }
+        2 if recipe.nesting => {
+            nest(run, place, 0);
+            true
+        }
+        3 if recipe.freed => freed::use_one(run, place),
+        4 if recipe.sending => run.send(place, pick(place), inside),
+        _ => run.locked(place, pick(place), How::Wait, inside),
+    };
+    place.turns.fetch_add(u64::from(had_a_turn), Relaxed);
     if recipe.signals && place.one_in(16) {
         let _blocked = signals::Blocked::new();
         let lock = lock_of_signal(1 + place.below(super::run::SIGNALS as u64) as u32);
         run.locked(place, lock, How::Wait, &mut || hold(run, place));
     }
+}
+
+/// From nothing to some milliseconds, short ones as often as long ones.
+fn time_limit(place: &Place) -> Duration {
+    Duration::from_nanos(place.below(1 << place.below(23)))
 }
 
 /// Half of the time the first lock, so that one has a queue.
@@ -84,7 +98,7 @@ fn nest<L: Contender>(run: &Run<L>, place: &Place, from: usize) {
     }
 }
 
-fn hold<L: Contender>(run: &Run<L>, place: &Place) {
+pub(super) fn hold<L: Contender>(run: &Run<L>, place: &Place) {
     let long = run.recipe.long_hold_ns;
     if long > 0 && place.one_in(LONG_HOLD_ONE_IN) {
         run.spin(place.below(long));
