@@ -1,18 +1,17 @@
 //! A signal handler that takes a contended lock, at every single instruction of a thread's first contended acquire.
 //!
-//! The CPU's trap flag raises `SIGTRAP` after each instruction; in one run after another, one step later each time, the
-//! handler waits for a lock of its own. It so falls between any two steps of claiming a slot, taking a level,
-//! initialising a node and queueing it.
+//! The acquire is stepped through; in one run after another, one step later each time, the handler waits for a lock of
+//! its own. It so falls between any two steps of claiming a slot, taking a level, initialising a node and queueing it.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 #[path = "support/queue_only.rs"]
 mod queue_only;
+#[path = "support/stepping.rs"]
+mod stepping;
 #[path = "support/watchdog.rs"]
 mod watchdog;
 
-use std::arch::asm;
-use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -22,8 +21,6 @@ use queue_only::QueueOnly;
 use watchdog::Watchdog;
 
 type Lock = RawSpinLock<Threads, QueueOnly>;
-
-const TRAP_FLAG: i64 = 0x100;
 
 static OUTER: Lock = Lock::new();
 static INNER: Lock = Lock::new();
@@ -49,23 +46,19 @@ fn hold_until_contended(lock: &Lock) {
     }
 }
 
-extern "C" fn step(_: i32, _: *const libc::siginfo_t, context: *mut c_void) {
-    if STEPS_LEFT.fetch_sub(1, Ordering::Relaxed) == 1 {
+fn step() -> bool {
+    let goes_on = STEPS_LEFT.fetch_sub(1, Ordering::Relaxed) != 1;
+    if !goes_on {
         section(&INNER, || ());
-        // SAFETY: the kernel passes a context, and takes the flags from it when the handler returns.
-        unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_EFL as usize] &= !TRAP_FLAG };
     }
+    goes_on
 }
 
 /// One thread's first contended acquire, interrupted after so many instructions. False if it took fewer.
 fn interrupted_after(steps: u32) -> bool {
     STEPS_LEFT.store(steps, Ordering::Relaxed);
     let thread = std::thread::spawn(|| {
-        // SAFETY: sets the trap flag; the handler is there.
-        unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
-        let Ok(()) = OUTER.acquire_on(&Threads);
-        // SAFETY: clears it.
-        unsafe { asm!("pushfq", "and qword ptr [rsp], -0x101", "popfq") };
+        let Ok(()) = stepping::stepped(|| OUTER.acquire_on(&Threads));
         // SAFETY: acquired above.
         unsafe { OUTER.release_on(&Threads) };
     });
@@ -77,13 +70,7 @@ fn interrupted_after(steps: u32) -> bool {
 #[test]
 fn a_handler_may_wait_at_every_instruction_of_an_acquire() {
     let _watchdog = Watchdog::arm("a_handler_may_wait_at_every_instruction_of_an_acquire", Duration::from_secs(120));
-    // SAFETY: a zeroed action with a handler that does only what a handler may.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = step as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO;
-        assert_eq!(libc::sigaction(libc::SIGTRAP, &raw const action, std::ptr::null_mut()), 0);
-    }
+    stepping::on_each_instruction(step);
     let (mut instructions, mut leaked) = (0, None);
     std::thread::scope(|s| {
         let holders = [&OUTER, &INNER].map(|lock| s.spawn(|| hold_until_contended(lock)));
