@@ -161,7 +161,7 @@ pub(crate) fn explored<'a>(name: &str, world: &'a World, words: Vec<CellId>, pro
         .into_iter()
         .map(|program| Program { sections: 1, section: Box::new(move |_| program()), interrupt: None })
         .collect();
-    let promises = Promises { fifo: false, bypass: None };
+    let promises = Promises { fifo: false, bypass: None, sleeping: None };
     let model = Model { world, programs, symmetric: false, interrupts: 0, words, promises, ends_clean };
     // Three CPUs have millions of states.
     let preemptions = is_bounded(cpus).then_some(1);

@@ -98,7 +98,7 @@ unsafe impl Machine for Watched {
     fn count(&self, event: Event) {
         match event {
             Event::HandedOver => &self.handed_over,
-            Event::Missed => &self.missed,
+            Event::Rescued => &self.missed,
             _ => return,
         }
         .fetch_add(1, Ordering::SeqCst);
