@@ -95,12 +95,16 @@ struct Waiters<'s> {
 impl<'s> Waiters<'s> {
     fn start<'e>(s: &'s std::thread::Scope<'s, 'e>, lock: &'s Lock) -> Self {
         let (tell, told) = std::sync::mpsc::channel();
-        let waiter = |_| {
+        let waiter = |n| {
             let tell = tell.clone();
             s.spawn(move || {
                 // SAFETY: no preconditions.
                 tell.send((unsafe { libc::gettid() }, slot())).expect("somebody waits for it");
-                acquire(lock);
+                // Half of them with a limit, so with a node of another kind.
+                match n % 2 {
+                    0 => acquire(lock),
+                    _ => assert!(lock.try_acquire_until_on(&Threads, u64::MAX)),
+                }
                 release(lock);
             })
         };

@@ -88,7 +88,7 @@ mod counting {
         // Another test may do the same meanwhile, and a nap may end when the lock is free.
         assert!((1..=2).contains(&of("lock_slowpath")), "{counted}");
         assert!(of("pv_wait_head") >= 1 && of("pv_kick_unlock") >= 1 && of("pv_wait_node") == 0, "{counted}");
-        assert!(of("pv_kick_wake") + of("pv_missed_wakeup") >= 1, "{counted}");
+        assert!(of("pv_kick_wake") + of("nap_rescue") >= 1, "{counted}");
         assert_eq!(of("lock_slowpath"), counted.get(Event::Queued));
     }
 

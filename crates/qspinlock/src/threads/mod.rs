@@ -33,6 +33,9 @@ use crate::slowpath::Patience;
 /// * a lock that *another* thread held is held for ever, and what it protects may be half changed. As with any mutex, take
 ///   it before the fork and release it on both sides, or let the child use nothing of it before `exec`.
 ///
+/// A condition variable that others wait for, or were about to, cannot be used in the child: they stay in its list, and a
+/// notification may be spent on one of them.
+///
 /// Slow paths whose waiters spin in a queue cannot pass anybody over: a lock that anybody else held or waited for cannot
 /// be used in the child.
 ///
