@@ -18,7 +18,7 @@ use crate::slowpath::parking::State;
 
 impl<const WORDS: usize> Table<WORDS> {
     /// Of the threads that have a slot only the caller is left, whose slot is `mine`; and nothing else runs.
-    #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix forks"))]
+    #[cfg_attr(not(unix), allow(dead_code, reason = "only Unix forks"))]
     pub(super) fn others_are_gone(&self, mine: Option<u32>) {
         for (index, taken) in self.taken.iter().enumerate() {
             let gone = taken.load(Ordering::Relaxed) & !self.haunted[index].load(Ordering::Relaxed);
