@@ -52,6 +52,7 @@ fn with<R: lock_api_04::RawMutex + Send + Sync + 'static>(order: &Order) -> Foun
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
     use std::time::Duration;
 
     use super::*;
@@ -64,7 +65,7 @@ mod tests {
             cell: Cell { scenario, threads, section_ns: None, think_ns: Some(100) },
             round: 0,
             seed: 1,
-            slice_s: Duration::from_millis(20).as_secs_f64(),
+            slice_s: 0.02,
             clock: Clock::calibrate(),
             // None: threads are not pinned.
             cpus: Vec::new(),
@@ -73,12 +74,21 @@ mod tests {
         }
     }
 
+    /// Runs it; a lock that loses a wake-up is a failure and not a hang.
+    fn run_in_time(order: Order) -> Found {
+        let name = order.lock;
+        let (done, wait_done) = mpsc::channel();
+        std::thread::spawn(move || done.send(run(&order)));
+        let found = wait_done.recv_timeout(Duration::from_secs(60));
+        found.unwrap_or_else(|why| panic!("{name}: {why}"))
+    }
+
     /// Under any lock a program does its work, and does it right.
     #[test]
     fn every_lock_that_fits_runs_both_programs() {
         for scenario in [Scenario::Allocator, Scenario::Channel] {
             for &lock in LockName::ALL.iter().filter(|&&lock| take(lock)) {
-                let found = run(&order(lock, scenario, 4));
+                let found = run_in_time(order(lock, scenario, 4));
                 assert_eq!(found.excluded_ok, Some(true), "{lock} in {scenario:?}");
                 assert!(found.acquisitions > 0, "{lock} in {scenario:?}");
             }
