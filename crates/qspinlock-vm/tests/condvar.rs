@@ -146,7 +146,9 @@ where
         Box::new(move || tokens.run(&m, does, &noted))
     };
     let words = if is_judged { vec![tokens.lock.word] } else { Vec::new() };
-    explored(&name, &world, words, cpus.iter().enumerate().map(program).collect())
+    // Two that sleep with an end must be left to come to a third; so must an owner amid its unlock and a notifier.
+    let preemptions = if cpus.contains(&Notes) || cpus.contains(&Passes) { 2 } else { 1 };
+    explored(&name, &world, words, preemptions, cpus.iter().enumerate().map(program).collect())
 }
 
 fn exact(patience: Patience, cpus: &[Does]) -> Outcome {
@@ -191,10 +193,8 @@ fn two_wait_for_two() {
 #[test]
 fn somebody_else_unlocks() {
     let _watchdog = watched("somebody_else_unlocks");
-    for adds in [AddsOne, AddsTwoForAll] {
-        exact(SLEEP, &[Takes, adds, Passes]);
-        in_two_steps(SLEEP, &[Takes, adds, Passes]);
-    }
+    exact(SLEEP, &[Takes, AddsOne, Passes]);
+    in_two_steps(SLEEP, &[Takes, AddsOne, Passes]);
 }
 
 #[test]

@@ -147,24 +147,24 @@ impl<'w, S: Sleeping<Sleeper<'w>>> Guarded<'w, S> {
 /// What one CPU does.
 pub(crate) type Step<'a> = Box<dyn Fn() + 'a>;
 
-/// Whether so many CPUs are explored with one preemption at most, that is with one place where another CPU goes on though
-/// this one could. `QSPINLOCK_DEEP=1` makes it all executions: minutes each, in a release build.
-fn is_bounded(cpus: usize) -> bool {
-    cpus > 2 && std::env::var_os("QSPINLOCK_DEEP").is_none()
-}
-
 /// Explores programs that begin at the same time, one for each CPU. At the end the words that are named must be 0.
-pub(crate) fn explored<'a>(name: &str, world: &'a World, words: Vec<CellId>, programs: Vec<Step<'a>>) -> Outcome {
-    let ends_clean = !words.is_empty();
-    let cpus = programs.len();
-    let programs: Vec<_> = programs
-        .into_iter()
-        .map(|program| Program { sections: 1, section: Box::new(move |_| program()), interrupt: None })
-        .collect();
+///
+/// Three CPUs have millions of states. They are explored with so many preemptions at most, that is places where another
+/// CPU goes on though this one could; to leave one whose sleep may end by itself is one. With `QSPINLOCK_DEEP` set, all
+/// executions are: minutes each, in a release build.
+pub(crate) fn explored<'a>(
+    name: &str,
+    world: &'a World,
+    words: Vec<CellId>,
+    preemptions: u8,
+    programs: Vec<Step<'a>>,
+) -> Outcome {
+    let (cpus, ends_clean) = (programs.len(), !words.is_empty());
+    let program = |program: Step<'a>| Program { sections: 1, section: Box::new(move |_| program()), interrupt: None };
+    let programs = programs.into_iter().map(program).collect();
     let promises = Promises { fifo: false, bypass: None, sleeping: None };
     let model = Model { world, programs, symmetric: false, interrupts: 0, words, promises, ends_clean };
-    // Three CPUs have millions of states.
-    let preemptions = is_bounded(cpus).then_some(1);
+    let preemptions = (cpus > 2 && std::env::var_os("QSPINLOCK_DEEP").is_none()).then_some(preemptions);
     let outcome = explore(model, &Search { time: Duration::from_secs(1200), preemptions, ..Search::default() });
     println!("{name}: {} states, {:.1?}", outcome.states, outcome.time);
     outcome
