@@ -8,13 +8,15 @@ mod watchdog;
 use std::rc::Rc;
 use std::time::Duration;
 
-use qspinlock::machine::{Access, Cell, Event};
+use qspinlock::machine::{Access, Cell, Event, Machine};
 use qspinlock::slowpath::{Parking, ParkingExact, Patience, RawCondvar, Sleeping, TestAndSet, Waited};
 use qspinlock_vm::check::{CheckCell, Outcome, World};
 use sleepers::{Guarded, POLL, SLEEP, SOON, Sleeper, Step, comes_to, explored, verdict};
 use watchdog::Watchdog;
 
 const DATA: Access = Access::relaxed("data", "the lock orders it");
+const SAY: Access = Access::release("say", "hear: whoever waits is listed");
+const HEAR: Access = Access::acquire("hear", "say");
 
 /// What a CPU does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,12 @@ enum Does {
     NotifiesAll,
     /// Takes the lock and releases it.
     Passes,
+    /// Takes the lock and releases it, unless it is late.
+    Hurries,
+    /// Adds a token, and says so, but notifies nobody.
+    Adds,
+    /// When a token was added, notifies one.
+    NotifiesWhenAdded,
 }
 
 use Does::*;
@@ -49,13 +57,14 @@ struct Tokens<'w, S> {
     lock: Guarded<'w, S>,
     condition: RawCondvar<Sleeper<'w>, TestAndSet>,
     tokens: CheckCell,
+    added: CheckCell,
 }
 
 impl<'w, S: Sleeping<Sleeper<'w>>> Tokens<'w, S> {
     fn new(world: &'w World) -> Self {
         let cell = |name| world.cell(name);
         let condition = RawCondvar::from_cells(cell("inner"), cell("oldest"), cell("newest"));
-        Self { lock: Guarded::new(world), condition, tokens: cell("tokens") }
+        Self { lock: Guarded::new(world), condition, tokens: cell("tokens"), added: cell("added") }
     }
 
     fn wait(&self, m: &Sleeper<'w>, deadline: Option<u64>) -> Waited {
@@ -81,6 +90,17 @@ impl<'w, S: Sleeping<Sleeper<'w>>> Tokens<'w, S> {
     fn run(&self, m: &Sleeper<'w>, does: Does, noted: &CheckCell) {
         match does {
             Passes => self.lock.section(m),
+            Hurries => self.lock.section_until(m, SOON),
+            Adds => {
+                self.lock.acquire(m);
+                self.add(1);
+                self.added.store(1, SAY);
+                self.lock.release(m);
+            }
+            NotifiesWhenAdded => {
+                m.until(&self.added, HEAR, |added| added == 1);
+                self.notify_one(m);
+            }
             NotifiesOne => noted.store(self.notify_one(m).into(), DATA),
             NotifiesAll => noted.store(self.notify_all(m) as u32, DATA),
             AddsOne => {
@@ -146,8 +166,13 @@ where
         Box::new(move || tokens.run(&m, does, &noted))
     };
     let words = if is_judged { vec![tokens.lock.word] } else { Vec::new() };
-    // Two that sleep with an end must be left to come to a third; so must an owner amid its unlock and a notifier.
-    let preemptions = if cpus.contains(&Notes) || cpus.contains(&Passes) { 2 } else { 1 };
+    let preemptions = match cpus {
+        // Small enough.
+        [Takes, Adds, NotifiesWhenAdded] => None,
+        // Who sleeps with an end must be left to come to another, and so must an owner amid its unlock.
+        _ if cpus.contains(&Notes) || cpus.contains(&Hurries) => Some(2),
+        _ => Some(1),
+    };
     explored(&name, &world, words, preemptions, cpus.iter().enumerate().map(program).collect())
 }
 
@@ -193,8 +218,18 @@ fn two_wait_for_two() {
 #[test]
 fn somebody_else_unlocks() {
     let _watchdog = watched("somebody_else_unlocks");
+    exact(SLEEP, &[Takes, Adds, NotifiesWhenAdded]);
+    let outcome = in_two_steps(SLEEP, &[Takes, Adds, NotifiesWhenAdded]);
+    assert!(comes_to(&outcome, Event::Requeued));
     exact(SLEEP, &[Takes, AddsOne, Passes]);
     in_two_steps(SLEEP, &[Takes, AddsOne, Passes]);
+}
+
+/// The only one in the queue who watches for that owner is hasty, and gives up.
+#[test]
+fn behind_one_who_may_give_up() {
+    let _watchdog = watched("behind_one_who_may_give_up");
+    in_two_steps(SLEEP, &[Takes, Adds, NotifiesWhenAdded, Hurries]);
 }
 
 #[test]

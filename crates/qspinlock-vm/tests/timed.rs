@@ -45,7 +45,7 @@ where
         }
     };
     let words = if is_judged { vec![lock.word] } else { Vec::new() };
-    explored(&name, &world, words, 3, cpus.iter().enumerate().map(program).collect())
+    explored(&name, &world, words, Some(3), cpus.iter().enumerate().map(program).collect())
 }
 
 /// With an unlock in one step and sleeps that have no end of their own: the protocol alone.

@@ -149,14 +149,14 @@ pub(crate) type Step<'a> = Box<dyn Fn() + 'a>;
 
 /// Explores programs that begin at the same time, one for each CPU. At the end the words that are named must be 0.
 ///
-/// Three CPUs have millions of states. They are explored with so many preemptions at most, that is places where another
+/// Three CPUs mostly have millions of states. They are explored with so many preemptions at most, that is places where another
 /// CPU goes on though this one could; to leave one whose sleep may end by itself is one. With `QSPINLOCK_DEEP` set, all
 /// executions are: minutes each, in a release build.
 pub(crate) fn explored<'a>(
     name: &str,
     world: &'a World,
     words: Vec<CellId>,
-    preemptions: u8,
+    preemptions: Option<u8>,
     programs: Vec<Step<'a>>,
 ) -> Outcome {
     let (cpus, ends_clean) = (programs.len(), !words.is_empty());
@@ -164,7 +164,7 @@ pub(crate) fn explored<'a>(
     let programs = programs.into_iter().map(program).collect();
     let promises = Promises { fifo: false, bypass: None, sleeping: None };
     let model = Model { world, programs, symmetric: false, interrupts: 0, words, promises, ends_clean };
-    let preemptions = (cpus > 2 && std::env::var_os("QSPINLOCK_DEEP").is_none()).then_some(preemptions);
+    let preemptions = preemptions.filter(|_| cpus > 2 && std::env::var_os("QSPINLOCK_DEEP").is_none());
     let outcome = explore(model, &Search { time: Duration::from_secs(1200), preemptions, ..Search::default() });
     println!("{name}: {} states, {:.1?}", outcome.states, outcome.time);
     outcome
