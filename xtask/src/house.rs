@@ -22,7 +22,13 @@ const FORBIDDEN: &[(&str, &str)] = &[
 ];
 
 /// Where a rule above is the room's own business.
-const EXCEPTIONS: &[(&str, &str)] = &[("word.rs", ".load("), ("queue.rs", ".load("), ("raw.rs", "unsafe {")];
+const EXCEPTIONS: &[(&str, &str)] = &[
+    ("word.rs", ".load("),
+    ("queue.rs", ".load("),
+    ("parking/sleepers.rs", ".load("),
+    ("parking/list.rs", ".load("),
+    ("raw.rs", "unsafe {"),
+];
 
 pub(crate) fn check() -> Step {
     let mut broken = Vec::new();

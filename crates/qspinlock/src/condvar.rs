@@ -87,8 +87,8 @@ type Guard<'a, S, T> = MutexGuard<'a, RawSpinLock<Threads, S>, T>;
 /// * **One outcome.** A notification is never spent on a thread whose [`wait_for`](Self::wait_for) reports a time-out.
 /// * **Order.** [`notify_one`](Self::notify_one) notifies who has waited the longest.
 /// * **No herd.** Notified threads are moved to the queue of the mutex, and woken one by one as it is unlocked.
-/// * **Freed at once.** The last thread to return from a wait may free condition variable and mutex, even while the
-///   thread that notified it has yet to return, if that one does not itself hold a reference to them any more.
+/// * **Freed at once.** For who shares them by raw pointers: the last thread to return from a wait may free condition
+///   variable and mutex, even though the call that notified it has yet to return.
 ///
 /// A wait may also end without a notification, rarely: if more than [`CAPACITY`](crate::threads::CAPACITY) threads wait,
 /// or more than four contexts of one thread. So look again what you waited for, or use [`wait_while`](Self::wait_while).

@@ -47,12 +47,25 @@ impl<C: Cell> List<C> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.oldest.load(OLDEST) == 0
+        self.oldest().is_none()
+    }
+
+    fn oldest(&self) -> Option<Tail> {
+        Tail::from_code(self.oldest.load(OLDEST))
+    }
+
+    fn newest(&self) -> Option<Tail> {
+        Tail::from_code(self.newest.load(NEWEST))
+    }
+
+    /// Who comes after `of`. The newest has an old link, or none.
+    fn after<M: Machine<Cell = C>>(&self, m: &M, of: Tail) -> Option<Tail> {
+        if self.newest() == Some(of) { None } else { Tail::from_code(node(m, of).next.load(NEXT)) }
     }
 
     /// Adds the newest.
     pub(super) fn push<M: Machine<Cell = C>>(&self, m: &M, me: Tail) {
-        let newest = Tail::from_code(self.newest.load(NEWEST));
+        let newest = self.newest();
         node(m, me).prepare(me, newest, State::Listed);
         self.set_next(m, newest, Some(me));
         self.set_prev(m, None, Some(me));
@@ -60,8 +73,8 @@ impl<C: Cell> List<C> {
 
     /// Takes out the oldest: from now on it is notified.
     pub(super) fn take_oldest<M: Machine<Cell = C>>(&self, m: &M) -> Option<Tail> {
-        let oldest = Tail::from_code(self.oldest.load(OLDEST))?;
-        let next = if self.newest.load(NEWEST) == oldest.code() { None } else { node(m, oldest).newer() };
+        let oldest = self.oldest()?;
+        let next = self.after(m, oldest);
         self.set_next(m, None, next);
         self.set_prev(m, next, None);
         node(m, oldest).notify();
@@ -70,8 +83,8 @@ impl<C: Cell> List<C> {
 
     /// Takes out all: the oldest and the newest of them, and how many.
     pub(super) fn take_all<M: Machine<Cell = C>>(&self, m: &M) -> Option<(Tail, Tail, usize)> {
-        let oldest = Tail::from_code(self.oldest.load(OLDEST))?;
-        let newest = Tail::from_code(self.newest.load(NEWEST))?;
+        let oldest = self.oldest()?;
+        let newest = self.newest()?;
         let (mut at, mut count) = (newest, 1);
         while at != oldest {
             node(m, at).notify();
@@ -90,7 +103,7 @@ impl<C: Cell> List<C> {
         let is_listed = mine.grant.load(IS_LISTED) == State::Listed as u32;
         if is_listed {
             let older = mine.older();
-            let newer = if self.newest.load(NEWEST) == me.code() { None } else { mine.newer() };
+            let newer = self.after(m, me);
             self.set_next(m, older, newer);
             self.set_prev(m, newer, older);
         }
@@ -117,10 +130,6 @@ impl<C: Cell> List<C> {
 impl<C: Cell> Node<C> {
     fn older(&self) -> Option<Tail> {
         Tail::from_code(self.prev.load(PREV))
-    }
-
-    fn newer(&self) -> Option<Tail> {
-        Tail::from_code(self.next.load(NEXT))
     }
 
     fn notify(&self) {
