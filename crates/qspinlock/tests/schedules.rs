@@ -16,8 +16,8 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use qspinlock::machine::Event;
-use qspinlock::slowpath::{Native, SlowPath, TestAndSet};
-use vm::{Context, Failure, QueueOnly, Sabotage, Setup, Step, Vm, World};
+use qspinlock::slowpath::{Native, Parking, ParkingExact, SlowPath, TestAndSet};
+use vm::{Context, Failure, PATIENT, QueueOnly, SLEEPY, Sabotage, Setup, Step, Vm, World};
 use watchdog::Watchdog;
 
 const NESTING: usize = 6;
@@ -34,8 +34,14 @@ fn one<S: SlowPath<Vm, Error = Infallible> + 'static>(
     interrupts: usize,
     sabotage: Option<Sabotage>,
 ) -> Result<Vec<Event>, Failure> {
-    let cpus = 3 + seed as usize % 6;
-    let setup = Setup { seed, cpus, locks: NESTING + 1, word: 0, interrupts, nesting: NESTING, sabotage };
+    let (cpus, locks) = (3 + seed as usize % 6, NESTING + 1);
+    let patience = if seed % 2 == 0 { PATIENT } else { SLEEPY };
+    let setup = Setup { seed, cpus, locks, word: 0, interrupts, nesting: NESTING, sabotage, patience, stubborn: false };
+    let monitors = match S::NAME {
+        "parking" => monitors::of_sleepers(1),
+        "parking-exact" => monitors::of_sleepers(0),
+        _ => monitors::all(),
+    };
 
     let task = |world: &World<S>, _| {
         for _ in 0..3 {
@@ -53,7 +59,7 @@ fn one<S: SlowPath<Vm, Error = Infallible> + 'static>(
             world.section(who.depth);
         }
     };
-    vm::run::<S>(&setup, monitors::all(), task, handler)
+    vm::run::<S>(&setup, monitors, task, handler)
 }
 
 /// Many schedules; gives how often each event was counted.
@@ -110,9 +116,45 @@ fn test_and_set_interrupted() {
     assert!(!tally.contains_key(&Event::Queued));
 }
 
+const SLEEPING: [Event; 8] = [
+    Event::Pending,
+    Event::Queued,
+    Event::Granted,
+    Event::HandedOver,
+    Event::KickUnlock,
+    Event::WaitHead,
+    Event::WaitNode,
+    Event::KickWake,
+];
+
+#[test]
+fn parking_exact() {
+    let tally = explore::<ParkingExact>("parking_exact", 0);
+    assert_reached(&tally, &SLEEPING);
+    assert!(!tally.contains_key(&Event::Missed), "no sleep ends by itself");
+}
+
+#[test]
+fn parking_exact_interrupted() {
+    let tally = explore::<ParkingExact>("parking_exact_interrupted", 60);
+    assert_reached(&tally, &SLEEPING);
+    assert_reached(&tally, &[Event::Spurious, Event::NoNode]);
+}
+
+#[test]
+fn parking_interrupted() {
+    let tally = explore::<Parking>("parking_interrupted", 60);
+    assert_reached(&tally, &SLEEPING);
+    assert_reached(&tally, &[Event::Spurious, Event::NoNode, Event::Missed]);
+}
+
 /// What is wrong, and words of the complaint that it must cause.
 fn planted(what: &str, complaint: &str, sabotage: Sabotage) {
-    let noticed = (0..500).find_map(|seed| one::<QueueOnly>(seed, 40, Some(sabotage)).err());
+    planted_in::<QueueOnly>(what, complaint, sabotage);
+}
+
+fn planted_in<S: SlowPath<Vm, Error = Infallible> + 'static>(what: &str, complaint: &str, sabotage: Sabotage) {
+    let noticed = (0..500).find_map(|seed| one::<S>(seed, 40, Some(sabotage)).err());
     let failure = noticed.unwrap_or_else(|| panic!("planted, not noticed: {what}"));
     assert!(failure.what.contains(complaint), "{what}: noticed, but as {failure:?}");
 }
@@ -134,4 +176,28 @@ fn planted_bugs_are_noticed() {
         if step.access == "level.depth" && step.new > Some(step.old) { None } else { step.new }
     });
     planted("a grant is lost", "nobody promoted", |step, rng| sometimes(step, "node.grant", rng, None));
+}
+
+#[test]
+fn planted_bugs_of_sleepers_are_noticed() {
+    let _watchdog = Watchdog::arm("planted_bugs_of_sleepers_are_noticed", Duration::from_secs(300));
+    planted_in::<ParkingExact>("a kick is lost", "hang", |step, rng| sometimes(step, "kick", rng, None));
+    planted_in::<ParkingExact>("a sleeper is not told", "told who is in no queue", |step, rng| {
+        if step.access == "sleepers.push" && rng.u8(..4) == 0 { None } else { step.new }
+    });
+    planted_in::<ParkingExact>("a node keeps the state of its last turn", "turn", |step, rng| {
+        sometimes(step, "node.prepare", rng, Some(1))
+    });
+    planted_in::<ParkingExact>("a queue is lost", "transition", |step, rng| {
+        sometimes(step, "sleepers.emptied", rng, Some(0))
+    });
+    planted_in::<ParkingExact>("a sleeper is taken out twice", "hang", |step, rng| {
+        sometimes(step, "node.tell", rng, Some(step.old))
+    });
+    planted_in::<Parking>("an unlock writes the whole word", "transition", |step, rng| {
+        sometimes(step, "word.release-hot", rng, Some(0))
+    });
+    planted_in::<Parking>("a grant is not given", "transition", |step, rng| {
+        sometimes(step, "word.release-cold", rng, Some(step.old & !0xff))
+    });
 }

@@ -54,7 +54,17 @@ use vm::{Context, QueueOnly, Role, Setup, Step, Vm, World};
 use watchdog::Watchdog;
 
 fn setup(seed: u64) -> Setup {
-    Setup { seed, cpus: 4, locks: 7, word: 0, interrupts: 60, nesting: 6, sabotage: None }
+    Setup {
+        seed,
+        cpus: 4,
+        locks: 7,
+        word: 0,
+        interrupts: 60,
+        nesting: 6,
+        sabotage: None,
+        patience: vm::PATIENT,
+        stubborn: false,
+    }
 }
 
 /// Runs schedules with handlers six deep, each with a lock of its own, until `found` says yes to one's steps and

@@ -138,7 +138,7 @@ pub(crate) fn levels() -> Monitor {
                 )?;
                 depths.insert(cpu, new);
             }
-            (Role::Next(node), "node.init-next") | (Role::Grant(node), "node.init-grant") => {
+            (Role::Next(node), "node.init-next") | (Role::Grant(node), "node.init-grant" | "node.prepare") => {
                 let taken = depths.get(&node.cpu().index()).copied().unwrap_or(0);
                 check(taken as usize == node.level() + 1, "a node was initialised before its level was taken", step)?;
                 check(!queued.contains_key(&node), "a node was initialised while it was queued", step)?;
@@ -146,6 +146,111 @@ pub(crate) fn levels() -> Monitor {
             (Role::Word(_), "tail.exchange") => drop(queued.insert(tail(new).expect("checked above"), step.who)),
             (Role::Word(_), "word.claim-sole" | "word.claim-head") => queued.retain(|_, who| *who != step.who),
             _ => {}
+        }
+        Ok(())
+    })
+}
+
+/// What must hold where waiters sleep. `holes`: an unlock may have looked before a sleeper was visible, so one more may
+/// pass it, and one may not grant what was asked for.
+pub(crate) fn of_sleepers(holes: u32) -> Vec<Monitor> {
+    vec![sleeping_transitions(), sleepers_order(holes), levels()]
+}
+
+const LANE: u32 = 1 << 8;
+const ASKED: u32 = 1 << 9;
+
+/// Each access makes only the transitions that the word of a sleeping lock has.
+pub(crate) fn sleeping_transitions() -> Monitor {
+    Box::new(|step| {
+        let (Role::Word(_), Some(new)) = (step.role, step.new) else { return Ok(()) };
+        let old = step.old;
+        let (locked, bits, flags) = (old & LOCKED, old & !LOCKED, LANE | ASKED);
+        let allowed = match step.access {
+            "word.barge" => locked == 0 && new == old | 1,
+            "word.claim" | "word.enter-lane" | "word.ask" | "word.claim-lane" | "word.leave-lane" if locked != 1 => {
+                let leaves = !matches!(step.access, "word.claim" | "word.enter-lane");
+                new == (bits & !if leaves { flags } else { 0 }) | 1
+            }
+            "word.enter-lane" => old & LANE == 0 && new == old | LANE,
+            "word.ask" => new == old | ASKED,
+            "word.leave-lane" => new == old & !flags,
+            "word.release-hot" => locked == 1 && new == bits,
+            "word.release-exact" => locked == 1 && bits & !LANE == 0 && new == bits,
+            "word.release-cold" if old & ASKED != 0 => locked == 1 && new == bits & !ASKED | 2,
+            "word.release-cold" => locked == 1 && new == bits,
+            "sleepers.push" => {
+                let low = (1 << TAIL_SHIFT) - 1;
+                locked == 1 && old & low == new & low && tail(new).is_some() && tail(new) != tail(old)
+            }
+            "sleepers.emptied" => locked == 1 && tail(old).is_some() && new == old & ((1 << TAIL_SHIFT) - 1),
+            _ => false,
+        };
+        check(allowed, "a transition that the word does not have", step)
+    })
+}
+
+struct Sleeper {
+    node: Tail,
+    who: Context,
+    left: u32,
+    holes: u32,
+}
+
+/// The owner of the lock, and nobody else, takes out the oldest, once; unlocks pass a sleeper as often as there are
+/// others before it, and `holes` times more.
+pub(crate) fn sleepers_order(holes: u32) -> Monitor {
+    let mut queues: BTreeMap<usize, VecDeque<Sleeper>> = BTreeMap::new();
+    let mut owners: BTreeMap<usize, Context> = BTreeMap::new();
+    Box::new(move |step| {
+        let Some(new) = step.new else { return Ok(()) };
+        let mut passed = None;
+        match (step.role, step.access) {
+            (Role::Word(lock), access) => {
+                let queue = queues.entry(lock).or_default();
+                match (step.old & LOCKED, new & LOCKED) {
+                    (0 | 2, 1) => drop(owners.insert(lock, step.who)),
+                    (1, 0 | 2) => {
+                        let owner = owners.remove(&lock);
+                        check(
+                            owner == Some(step.who),
+                            &format!("released by another than its owner, {owner:?}"),
+                            step,
+                        )?;
+                        passed = Some((lock, access == "word.release-hot"));
+                    }
+                    _ => {}
+                }
+                if access == "sleepers.push" {
+                    let (node, left) = (tail(new).expect("checked above"), queue.len() as u32);
+                    queue.push_back(Sleeper { node, who: step.who, left, holes });
+                }
+            }
+            (Role::Grant(node), "node.prepare") => {
+                let lies = queues.values().flatten().any(|sleeper| sleeper.node == node);
+                check(!lies, "a node was prepared while it was in a queue", step)?;
+            }
+            (Role::Grant(node), "node.tell") => {
+                let Some((&lock, queue)) = queues.iter_mut().find(|(_, queue)| queue.iter().any(|s| s.node == node))
+                else {
+                    return check(false, "somebody was told who is in no queue", step);
+                };
+                check(owners.get(&lock) == Some(&step.who), "somebody was taken out by another than the owner", step)?;
+                let first = queue.pop_front().expect("it is in there");
+                check(first.node == node, &format!("out of turn, {:?} was next", first.who), step)?;
+                // Told that it owns the lock.
+                if new == 4 {
+                    owners.insert(lock, first.who);
+                    passed = Some((lock, false));
+                }
+            }
+            _ => {}
+        }
+        let Some((lock, is_hot)) = passed else { return Ok(()) };
+        for sleeper in queues.entry(lock).or_default() {
+            let left = if is_hot { &mut sleeper.holes } else { &mut sleeper.left };
+            check(*left > 0, &format!("passed once more than it may be: {:?}", sleeper.who), step)?;
+            *left -= 1;
         }
         Ok(())
     })

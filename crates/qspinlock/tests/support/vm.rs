@@ -17,12 +17,13 @@ use corosensei::Yielder;
 use qspinlock::Machine;
 use qspinlock::machine::{Access, Budget, Cell, Event, Ordering};
 use qspinlock::queue::{Cpu, Slot, Tail};
-use qspinlock::slowpath::{Flavour, SlowPath, walk};
+use qspinlock::slowpath::{Flavour, Patience, SlowPath, walk};
 use qspinlock::word::LockWord;
 
 #[allow(unused_imports, reason = "each test file uses a part")]
-pub(crate) use world::{Failure, Setup, World, run};
+pub(crate) use world::{Failure, PATIENT, SLEEPY, Setup, World, run};
 
+const KICK: Access = Access::release("kick", "the sleep that it ends");
 const TRACE: usize = 150;
 
 /// What a cell is for, so that a step can be judged.
@@ -85,6 +86,9 @@ pub(crate) struct Shared {
     trace: RefCell<VecDeque<Step>>,
     monitors: RefCell<Vec<Monitor>>,
     sabotage: Option<Sabotage>,
+    patience: Patience,
+    /// A sleep goes on when a handler has interrupted it: a machine as it must not be.
+    stubborn: bool,
     failure: RefCell<Option<String>>,
     handler: RefCell<Option<Rc<Handler>>>,
     events: RefCell<Vec<Event>>,
@@ -138,6 +142,23 @@ impl Shared {
         if self.failure.borrow().is_none() {
             let verdict = self.monitors.borrow_mut().iter_mut().try_for_each(|monitor| monitor(&step));
             *self.failure.borrow_mut() = verdict.err();
+        }
+    }
+
+    /// Sleeps until kicked, or until a nap is over, at some time. Ends with a handler, which may have slept itself, and
+    /// then the kick that was meant for this sleep has ended that one.
+    fn sleep(&self, token: &VmCell, naps: bool) {
+        let Some(cpu) = self.running.get() else { return };
+        while !self.stopped.get() && token.value.replace(0) == 0 && !(naps && self.random(16) == 0) {
+            let why = if naps { Pause::Ready } else { Pause::Blocked(token.value.clone(), 0) };
+            let yielder = self.cpus[cpu].yielder.get().expect("a running CPU has started");
+            // SAFETY: the coroutine that owns it is the one that runs.
+            if let Wake::Interrupt = unsafe { &*yielder }.suspend(why) {
+                self.interrupt(cpu);
+                if !self.stubborn {
+                    return;
+                }
+            }
         }
     }
 
@@ -287,6 +308,31 @@ unsafe impl Machine for Vm {
 
     fn now(&self) -> u64 {
         self.shared.time.get()
+    }
+
+    fn wait(&self, cell: &VmCell, value: u32, access: Access, until: Option<u64>) {
+        if cell.load(access) == value {
+            let cpu = self.shared.who().cpu;
+            self.shared.sleep(self.slots[cpu].token(), until.is_some());
+        }
+    }
+
+    fn kick(&self, cpu: Cpu) {
+        self.slot(cpu).token().store(1, KICK);
+    }
+
+    fn yield_cpu(&self) {
+        self.shared.yield_now();
+    }
+
+    fn patience(&self) -> Patience {
+        self.shared.patience
+    }
+
+    /// A CPU that seems to be away is no reason to do anything: waiters that went to sleep because the one before them
+    /// did so pulled the whole queue down.
+    fn preempted(&self, cpu: Cpu) -> bool {
+        panic!("a waiter asks whether {cpu:?} is preempted")
     }
 
     fn count(&self, event: Event) {

@@ -11,7 +11,7 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 use qspinlock::RawSpinLock;
 use qspinlock::machine::Event;
 use qspinlock::queue::{Cpu, NODES, Node, Slot, Tail};
-use qspinlock::slowpath::SlowPath;
+use qspinlock::slowpath::{Patience, SlowPath};
 
 use super::{Context, Monitor, Own, Pause, Role, Sabotage, Shared, Step, Vm, VmCell, Wake};
 
@@ -29,7 +29,17 @@ pub(crate) struct Setup {
     pub(crate) interrupts: usize,
     pub(crate) nesting: usize,
     pub(crate) sabotage: Option<Sabotage>,
+    /// Where waiters sleep. How long each phase is does not matter, but one of 0 there is not.
+    pub(crate) patience: Patience,
+    /// Whether a sleep goes on when a handler has interrupted it.
+    pub(crate) stubborn: bool,
 }
+
+/// Waiters do everything that they may do, for some time.
+pub(crate) const PATIENT: Patience =
+    Patience { spin: 1, yields: 1, lane: 1, ask_after: 1, poll: 1, nap: 1, nap_behind: 1, turns: 2 };
+/// Waiters sleep.
+pub(crate) const SLEEPY: Patience = Patience { spin: 0, yields: 0, lane: 0, poll: 0, ..PATIENT };
 
 /// A machine, its locks, and who is in their sections.
 pub(crate) struct World<S: SlowPath<Vm>> {
@@ -110,6 +120,8 @@ pub(crate) fn run<S: SlowPath<Vm, Error = Infallible> + 'static>(
         trace: RefCell::default(),
         monitors: RefCell::new(monitors),
         sabotage: setup.sabotage,
+        patience: setup.patience,
+        stubborn: setup.stubborn,
         failure: RefCell::default(),
         handler: RefCell::default(),
         events: RefCell::default(),
@@ -151,7 +163,7 @@ pub(crate) fn run<S: SlowPath<Vm, Error = Infallible> + 'static>(
     shared.running.set(None);
     // The handler holds the world, which holds the handler.
     shared.handler.take();
-    let nothing_left = || match world.locks.iter().find(|lock| lock.is_taken()) {
+    let nothing_left = || match world.locks.iter().find(|lock| lock.is_taken() || lock.is_contended()) {
         Some(lock) => Err(format!("a trace is left in {lock:?}")),
         None if depths.iter().any(|depth| depth.get() != 0) => Err("a level is left in use".to_owned()),
         None => Ok(()),
