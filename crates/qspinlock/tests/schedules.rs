@@ -182,12 +182,14 @@ fn planted_bugs_are_noticed() {
 fn planted_bugs_of_sleepers_are_noticed() {
     let _watchdog = Watchdog::arm("planted_bugs_of_sleepers_are_noticed", Duration::from_secs(300));
     planted_in::<ParkingExact>("a kick is lost", "hang", |step, rng| sometimes(step, "kick", rng, None));
-    planted_in::<ParkingExact>("a sleeper is not told", "told who is in no queue", |step, rng| {
+    planted_in::<ParkingExact>("a push is lost", "hang", |step, rng| {
         if step.access == "sleepers.push" && rng.u8(..4) == 0 { None } else { step.new }
     });
-    planted_in::<ParkingExact>("a node keeps the state of its last turn", "turn", |step, rng| {
-        sometimes(step, "node.prepare", rng, Some(1))
-    });
+    planted_in::<ParkingExact>(
+        "a node keeps the state of its last turn",
+        "prepared while it was in a queue",
+        |step, rng| sometimes(step, "node.prepare", rng, None),
+    );
     planted_in::<ParkingExact>("a queue is lost", "transition", |step, rng| {
         sometimes(step, "sleepers.emptied", rng, Some(0))
     });

@@ -2,18 +2,18 @@
 //!
 //! | # | the bug | here |
 //! |---|---|---|
-//! | 1 | a sleeper was woken twice, once as next and once at unlock | nobody sleeps yet |
+//! | 1 | a sleeper was woken twice, once as next and once at unlock | `trap_01` |
 //! | 2 | an observer of "is it locked" missed an owner | `trap_02` |
-//! | 3 | a grant was not ordered before the look whether the waiter sleeps | nobody sleeps yet |
-//! | 4 | waiters halted early, one after the other, when their predecessor was preempted | nobody sleeps yet |
+//! | 3 | a grant was not ordered before the look whether the waiter sleeps | no such look: `trap_03`; as a weak ordering: `qspin check --weaken` |
+//! | 4 | waiters halted early, one after the other, when their predecessor was preempted | nobody asks: `Vm::preempted` panics |
 //! | 5 | a node was linked before it was initialised | `trap_05`; as a weak ordering: `loom.rs`, `tail.exchange` |
 //! | 6 | an unbounded wait for a hand-over to the pending waiter | `trap_06` |
 //! | 7 | an interrupt used a node whose level was not yet taken | `trap_07`; on a real CPU: `every_instruction.rs` |
 //! | 8 | the pending bit set and the tail read by two instructions in the wrong order | one swap: `trap_08` |
-//! | 9 | a nested wait consumed the wake-up of the wait beneath | nobody sleeps yet |
+//! | 9 | a nested wait consumed the wake-up of the wait beneath | `trap_09` |
 //! | 10 | a fifth nesting level wrote past the nodes | `trap_10`; with signals: `threads.rs` |
 //! | 11 | the memory node was packed into the nesting counter | no memory nodes yet |
-//! | 12 | halting with interrupts on confused what was saved | nobody sleeps yet |
+//! | 12 | halting with interrupts on confused what was saved | a wait saves nothing, and ends with a handler: `trap_09` |
 //! | 13 | the hand-off stored to a line of its own | the link and the grant are in one line: `queue::Slot` |
 //! | 14 | bare metal ran the fall-back since that was the default | the rows of `select` |
 //! | 15 | a user's wish was overruled by a missing feature | the rows of `select` |
@@ -28,6 +28,17 @@
 //! | 24 | a failed acquire was ignored, and the lock released | `compile.rs` |
 //! | 25 | instrumentation in a place that never runs | `trap_25` |
 //! | 26 | a wait that only an event ends missed its deadline | no deadlines yet; the budget of a wait: `trap_06` |
+//!
+//! Of the traps met by earlier locks whose waiters sleep:
+//!
+//! | the trap | here |
+//! |---|---|
+//! | naps that end by themselves hide lost wake-ups | `trap_naps`; a lock without naps in every test of sleepers |
+//! | the cold unlock did not look again before it released | `trap_a_cold_release`; left out: `planted.rs` of the checker |
+//! | a node was used again before the waker had written it | `trap_a_node` |
+//! | a request for a grant was left behind by who went to sleep | `trap_a_request` |
+//! | accesses of several widths cost time | `trap_16` |
+//! | stopping a process stops all of its threads | `qspin torture` holds up single threads by a signal |
 //!
 //! And one of the rules learnt from them: nobody writes the link of a possible tail (`rule_05`).
 
@@ -48,9 +59,9 @@ use std::time::Duration;
 
 use qspinlock::atomic::{AtomicCell, spin_until_for};
 use qspinlock::machine::{Access, Budget, ConstCell, Event, Ordering};
-use qspinlock::queue::LEVELS;
-use qspinlock::slowpath::{Native, SlowPath};
-use vm::{Context, QueueOnly, Role, Setup, Step, Vm, World};
+use qspinlock::queue::{LEVELS, Tail};
+use qspinlock::slowpath::{Native, Parking, ParkingExact, Patience, SlowPath};
+use vm::{Context, Failure, PATIENT, QueueOnly, Role, SLEEPY, Sabotage, Setup, Step, Vm, World};
 use watchdog::Watchdog;
 
 fn setup(seed: u64) -> Setup {
@@ -62,7 +73,7 @@ fn setup(seed: u64) -> Setup {
         interrupts: 60,
         nesting: 6,
         sabotage: None,
-        patience: vm::PATIENT,
+        patience: PATIENT,
         stubborn: false,
     }
 }
@@ -337,4 +348,148 @@ fn trap_25_every_event_is_counted_where_it_happens() {
 fn rule_05_nobody_writes_the_link_of_a_possible_tail() {
     // `monitors::possible_tails` checks it at every step; here it has had something to check.
     search::<QueueOnly>("rule_05", |steps, _| steps.iter().filter(|step| wrote(step, "node.link")).count() > 10);
+}
+
+/// Runs schedules of a lock whose waiters sleep, until `found` says yes to one's steps. All are right by all monitors.
+fn search_sleepers<S: SlowPath<Vm, Error = Infallible> + 'static>(
+    test: &'static str,
+    patience: Patience,
+    mut found: impl FnMut(&[Step], &[Event]) -> bool,
+) {
+    let _watchdog = Watchdog::arm(test, Duration::from_secs(120));
+    for seed in 0..2000 {
+        let (steps, events) = sleepers::<S>(Setup { patience, ..setup(seed) }).unwrap_or_else(|f| panic!("{f:?}"));
+        if found(&steps, &events) {
+            return;
+        }
+    }
+    panic!("no schedule showed what {test} is about");
+}
+
+/// One schedule, its steps and events.
+fn sleepers<S: SlowPath<Vm, Error = Infallible> + 'static>(setup: Setup) -> Result<(Vec<Step>, Vec<Event>), Failure> {
+    let (steps, collector) = monitors::collect(|_| true);
+    let holes = u32::from(S::NAME == "parking");
+    let monitors = monitors::of_sleepers(holes).into_iter().chain([collector]).collect();
+    let task = |world: &World<S>, _| (0..3).for_each(|_| world.section(0));
+    let handler = |world: &World<S>, who: Context| world.section(who.depth);
+    let events = vm::run::<S>(&setup, monitors, task, handler)?;
+    Ok((steps.take(), events))
+}
+
+/// Whoever takes out a sleeper tells it once and kicks it once, and nobody else kicks. That it is told once, and by the
+/// owner, `monitors::sleepers_order` checks.
+#[test]
+fn trap_01_a_sleeper_is_woken_once() {
+    let mut schedules = 0;
+    let mut same = |steps: &[Step], _: &[Event]| {
+        let told = steps.iter().filter(|step| wrote(step, "node.tell"));
+        let others = told.filter(|step| !matches!(step.role, Role::Grant(node) if node.cpu().index() == step.who.cpu));
+        let kicks = steps.iter().filter(|step| step.access == "kick");
+        let kicks = kicks.filter(|step| !matches!(step.role, Role::Token(cpu) if cpu == step.who.cpu));
+        assert_eq!(others.count(), kicks.count());
+        schedules += 1;
+        schedules % 100 == 0
+    };
+    search_sleepers::<ParkingExact>("trap_01", PATIENT, &mut same);
+    search_sleepers::<Parking>("trap_01", SLEEPY, &mut same);
+}
+
+/// No look whether the waiter sleeps, so none that could be too early: a kick follows what it is about, always.
+#[test]
+fn trap_03_a_kick_follows_what_is_told() {
+    let mut kicks = 0;
+    search_sleepers::<ParkingExact>("trap_03", SLEEPY, |steps, _| {
+        let mut told: BTreeMap<(Context, usize), usize> = BTreeMap::new();
+        for step in steps {
+            match step.role {
+                Role::Grant(node) if wrote(step, "node.tell") => {
+                    *told.entry((step.who, node.cpu().index())).or_default() += 1;
+                }
+                Role::Token(cpu) => {
+                    let left = told.get_mut(&(step.who, cpu)).filter(|left| **left > 0);
+                    *left.unwrap_or_else(|| panic!("a kick of who was told nothing: {step:?}")) -= 1;
+                    kicks += 1;
+                }
+                _ => {}
+            }
+        }
+        kicks > 100
+    });
+}
+
+/// A handler that sleeps uses up the kick that was meant for whom it interrupted. A wait therefore ends with a handler;
+/// on a machine whose waits go on, somebody sleeps for ever.
+#[test]
+fn trap_09_a_nested_sleep_uses_up_the_kick_of_the_one_beneath() {
+    let _watchdog = Watchdog::arm("trap_09", Duration::from_secs(120));
+    let run = |seed, stubborn| {
+        let setup = Setup { patience: SLEEPY, interrupts: 200, stubborn, ..setup(seed) };
+        sleepers::<ParkingExact>(setup)
+    };
+    for seed in 0..200 {
+        run(seed, false).unwrap_or_else(|failure| panic!("{failure:?}"));
+    }
+    let failure = (0..200).find_map(|seed| run(seed, true).err()).expect("no handler used up a kick");
+    assert!(failure.what.starts_with("hang"), "{failure:?}");
+}
+
+/// The same lost kick: without naps somebody sleeps for ever, with naps nobody notices.
+#[test]
+fn trap_naps_hide_lost_wake_ups() {
+    let _watchdog = Watchdog::arm("trap_naps", Duration::from_secs(120));
+    let lost: Sabotage = |step, _| if step.access == "kick" { None } else { step.new };
+    let setup = |seed| Setup { patience: SLEEPY, interrupts: 0, sabotage: Some(lost), ..setup(seed) };
+    let failure = (0..100).find_map(|seed| sleepers::<ParkingExact>(setup(seed)).err()).expect("nobody needed a kick");
+    assert!(failure.what.starts_with("hang"), "{failure:?}");
+    for seed in 0..100 {
+        sleepers::<Parking>(setup(seed)).unwrap_or_else(|failure| panic!("{failure:?}"));
+    }
+}
+
+/// One that was told before the release sees the lock held, and lies down again before it: the release looks again.
+#[test]
+fn trap_a_cold_release_looks_again() {
+    search_sleepers::<ParkingExact>("trap_a_cold_release", SLEEPY, |steps, _| {
+        steps.iter().any(|step| step.access == "word.release-cold" && step.new.is_none())
+    });
+}
+
+/// A sleeper claims the lock by itself, having been taken out meanwhile by the owner before: its node is its own only when
+/// that owner has told it. `monitors::sleepers_order` sees to it that no node in a queue is prepared.
+#[test]
+fn trap_a_node_is_reused_only_after_it_was_told() {
+    search_sleepers::<Parking>("trap_a_node", PATIENT, |steps, events| {
+        let mut taken: Vec<Tail> = Vec::new();
+        let found = steps.iter().any(|step| {
+            match (step.role, step.access) {
+                (Role::Grant(node), "node.tell") if node.cpu().index() != step.who.cpu => taken.push(node),
+                (Role::Grant(node), "node.prepare") => taken.retain(|of| *of != node),
+                // Claimed by one that lay down and was told, and has not looked since.
+                (Role::Word(_), "word.claim") if step.new.is_some() => {
+                    return taken.iter().any(|node| node.cpu().index() == step.who.cpu);
+                }
+                (Role::Grant(node), "node.told") => taken.retain(|of| *of != node),
+                _ => {}
+            }
+            false
+        });
+        found && events.contains(&Event::Missed)
+    });
+}
+
+/// Who leaves the lane takes its request back in the step that would find the lock granted; so a grant is never left to
+/// nobody, which every run checks at its end.
+#[test]
+fn trap_a_request_is_taken_back_by_who_sleeps() {
+    const ASKED: u32 = 1 << 9;
+    let (mut taken_back, mut granted) = (false, false);
+    search_sleepers::<ParkingExact>("trap_a_request", PATIENT, |steps, _| {
+        for step in steps {
+            let Some(new) = step.new else { continue };
+            taken_back |= step.access == "word.leave-lane" && step.old & ASKED != 0 && step.old & 0xff == 1;
+            granted |= step.access == "word.leave-lane" && step.old & 0xff == 2 && new & 0xff == 1;
+        }
+        taken_back && granted
+    });
 }
