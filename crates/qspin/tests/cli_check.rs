@@ -26,13 +26,13 @@ fn refused(args: &[&str], why: &str) {
 fn every_lock_holds_in_the_smallest_scenarios() {
     let path = std::env::temp_dir().join(format!("qspin-check-{}.json", std::process::id()));
     let path = path.to_str().expect("a plain path");
-    let locks = "native,test-and-set";
+    let locks = "native,test-and-set,parking,parking-exact";
     let run = check(&["--lock", locks, "--cpus", "2", "--interrupts", "1", "--handler", "same", "--json", path]);
     assert_eq!(run.code, Some(0), "{run:#?}");
     let rows = std::fs::read_to_string(path).expect("written");
     std::fs::remove_file(path).expect("ours");
     let rows: Vec<serde_json::Value> = rows.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!(rows.len(), 2);
+    assert_eq!(rows.len(), 4);
     for row in rows {
         assert_eq!(row["verdict"], "holds", "{row}");
         assert!(row["states"].as_u64() > Some(100), "{row}");
@@ -80,7 +80,8 @@ fn a_limit_that_is_reached_does_not_pass() {
 
 #[test]
 fn bad_input_is_refused_with_a_reason() {
-    refused(&["--lock", "mcs"], "known are native, test-and-set");
+    refused(&["--lock", "mcs"], "known are native, parking, parking-exact, test-and-set");
+    refused(&["--waiting", "awake"], "known are all, lane, sleepers");
     refused(&["--cpus", "0"], "at least 1");
     refused(&["--cpus", "9"], "at most 8");
     refused(&["--acquires", "0"], "at least 1");

@@ -22,6 +22,7 @@ Examples:
   qspin check                                 the queued lock, 3 CPUs, 2 acquisitions each
   qspin check --lock native --cpus 4 --acquires 1
   qspin check --cpus 2 --interrupts 1 --handler same
+  qspin check --lock parking-exact --acquires 1 --waiting sleepers
   qspin check --all                           the whole matrix of scenarios
   qspin check --weaken                        weaken every ordering; something must break
   qspin check --replay SEED                   follow a failing execution again
@@ -66,7 +67,7 @@ pub(crate) struct Args {
     /// Explore the whole matrix of scenarios
     #[arg(long, conflicts_with_all = ["replay", "weaken"])]
     all: bool,
-    /// With --all: the scenarios that take minutes as well (5x1, 3x3, 3x2 with interrupts)
+    /// With --all: the scenarios that take minutes as well (5x1, 3x3, 3x2 with interrupts; with sleepers 3x2, 4x1)
     #[arg(long, requires = "all")]
     deep: bool,
     /// Weaken every ordered access a step at a time: something must break
