@@ -9,7 +9,7 @@ mod judges;
 #[path = "oracle/random.rs"]
 mod random;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -18,7 +18,7 @@ use judges::program::Program;
 use judges::watchdog::Watchdog;
 use judges::{Behaviour, Final, axioms, checked};
 use qspinlock::queue::{Cpu, Tail};
-use qspinlock_vm::check::{Keep, Lock, Outcome, Scenario, Search, Verdict, Waiting};
+use qspinlock_vm::check::{Keep, Lock, Outcome, Scenario, Search, Verdict, Waiting, weaker};
 use random::Mix;
 
 /// Programs with more candidate executions than this are left out: brute force would take too long.
@@ -183,6 +183,28 @@ fn no_reduction_changes_what_a_lock_does() {
             println!("{scenario}, {name}: {} states, {:.1?}", without.states, without.time);
             assert!(matches!(without.verdict, Verdict::Holds), "{scenario}, {name}: {:?}", without.verdict);
             assert_eq!(ends(&with), ends(&without), "{scenario}, {name}");
+        }
+    }
+}
+
+/// With an ordering taken away, a lock does what is presumed that none does. It must break, or not, all the same.
+#[test]
+fn no_presumption_hides_a_missing_order() {
+    let _watchdog = Watchdog::after(Duration::from_secs(300), "missing orders without presumptions");
+    for (lock, cpus, acquires) in [(Lock::Native, 2, 2), (Lock::ParkingExact, 2, 1)] {
+        let scenario = Scenario::new(lock, cpus, acquires);
+        let breaks = |search: &Search| match scenario.explore(search).verdict {
+            Verdict::Holds => false,
+            Verdict::Broken(_) => true,
+            Verdict::Unfinished(why) => panic!("not explored: {why}"),
+        };
+        for access in scenario.explore(&Search::default()).accesses {
+            for &order in weaker(access.order) {
+                let orders = HashMap::from([(access.name, order)]);
+                let with = Search { orders, ..Search::default() };
+                let without = Search { informed: false, bury: false, ..with.clone() };
+                assert_eq!(breaks(&with), breaks(&without), "{scenario}, {} {order:?}", access.name);
+            }
         }
     }
 }
