@@ -27,9 +27,17 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    pub(crate) const fn new(patience: Patience) -> Self {
-        const NONE: AtomicU32 = AtomicU32::new(0);
-        Self { patience, sleeps: NONE, endless: NONE, over: NONE, kicks: NONE, handed_over: NONE, missed: NONE }
+    pub(crate) fn new(patience: Patience) -> Self {
+        let none = || AtomicU32::new(0);
+        Self {
+            patience,
+            sleeps: none(),
+            endless: none(),
+            over: none(),
+            kicks: none(),
+            handed_over: none(),
+            missed: none(),
+        }
     }
 }
 
