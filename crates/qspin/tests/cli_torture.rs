@@ -38,8 +38,10 @@ fn holds(lock: &str, on: &[&str]) -> serde_json::Value {
     some(&report["naps"]["waiting"]);
     if cfg!(target_arch = "x86_64") {
         some(&report["naps"]["unlocking"]);
+        some(&report["naps"]["crawls"]);
     }
     some(&report["stops"]);
+    some(&report["lulls"]);
     some(&report["freed"]["locks"]);
     assert_eq!(report["freed"]["touches"], 0);
     some(&report["sent"]);
@@ -170,6 +172,7 @@ fn nothing_left_out_is_done() {
         "2",
         "--no-signals",
         "--no-stops",
+        "--no-lulls",
         "--no-churn",
         "--no-nesting",
         "--no-trylock",
@@ -185,7 +188,9 @@ fn nothing_left_out_is_done() {
     assert_eq!(report["handlers"]["run"], 0);
     assert_eq!(report["threads_created"], 2);
     assert_eq!(report["acquisitions"]["tries_failed"], 0);
-    assert_eq!((&report["stops"], &report["freed"]["locks"], &report["sent"]), (&0.into(), &0.into(), &0.into()));
+    for left_out in [&report["stops"], &report["lulls"], &report["freed"]["locks"], &report["sent"]] {
+        assert_eq!(left_out, 0, "{report:#}");
+    }
     let locks = report["acquisitions"]["each"].as_array().expect("a list");
     let taken: u64 = locks.iter().filter_map(|lock| lock["count"].as_u64()).sum();
     let turns: u64 = report["turns"]["each"].as_array().expect("a list").iter().filter_map(|n| n.as_u64()).sum();

@@ -84,7 +84,12 @@ impl<L: Contender> Arena<L> {
         PAGE.store(page, Relaxed);
         self.inner().free = (0..PAGES).map(|n| start + n * page).collect();
         let action = touched as *const () as usize;
-        signals::set_handler(libc::SIGSEGV, action, libc::SA_SIGINFO | libc::SA_ONSTACK, signals::none())
+        signals::set_handler(
+            libc::SIGSEGV,
+            action,
+            libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART,
+            signals::none(),
+        )
     }
 
     /// `None` if all pages are in use, or cannot be opened.

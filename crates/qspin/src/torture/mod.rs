@@ -73,6 +73,10 @@ pub(crate) struct Args {
     #[arg(long)]
     no_naps: bool,
 
+    /// Let no lulls come, in which nobody takes a lock who might find what was lost
+    #[arg(long)]
+    no_lulls: bool,
+
     /// Never stop the whole process
     #[arg(long)]
     no_stops: bool,
@@ -188,6 +192,7 @@ impl Torture<'_> {
             signals: !args.no_signals,
             handlers_wait: !args.no_signals && args.lock.may_wait_in_handlers(),
             naps: !args.no_signals && !args.no_naps,
+            lulls: !args.no_lulls,
             churn: !args.no_churn,
             nesting: !args.no_nesting,
             trylock: !args.no_trylock,

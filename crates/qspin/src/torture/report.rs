@@ -34,6 +34,8 @@ pub(super) struct Report {
     naps: Naps,
     /// Of the whole process.
     stops: u64,
+    /// Times in which nobody took a lock, and all got what they waited for.
+    lulls: u64,
     freed: Freed,
     /// Locks that were released by another thread than took them.
     sent: u64,
@@ -241,6 +243,7 @@ impl Report {
             },
             naps: Naps::of(&run.places),
             stops: warden::times_stopped(),
+            lulls: seen.lulls,
             freed: Freed { locks: run.arena.created(), touches },
             sent: run.post.sent(),
             waits_without_node: qspinlock::threads::waits_without_node(),
@@ -275,6 +278,7 @@ impl Report {
             on(signals, "signals"),
             on(naps, "naps"),
             on(self.stops > 0, "stops"),
+            on(self.lulls > 0, "lulls"),
             on(churn, "churn"),
             on(nesting, "nesting"),
             on(trylock, "trylock"),
@@ -311,18 +315,18 @@ impl Report {
             Tone::Plain,
         );
         row("handlers", format!("{} run, up to {} nested", self.handlers.run, self.handlers.deepest), Tone::Plain);
-        let Naps { holding, waiting, unlocking, sent_to_sleepers, .. } = self.naps;
+        let Naps { holding, waiting, unlocking, sent_to_sleepers, crawls, .. } = self.naps;
         row(
             "naps",
             format!(
                 "{} of up to {} ms: {holding} holding, {waiting} waiting ({sent_to_sleepers} of them asleep), {unlocking} \
-                 unlocking; all stopped {} times",
+                 unlocking; {crawls} unlocks crawled",
                 self.naps.total(),
                 naps::longest().as_millis(),
-                self.stops
             ),
             Tone::Plain,
         );
+        row("all threads", format!("stopped {} times, {} lulls", self.stops, self.lulls), Tone::Plain);
         row("freed, sent", format!("{} locks freed after use, {} sent", self.freed.locks, self.sent), Tone::Plain);
         row("waits without node", self.waits_without_node.to_string(), Tone::Plain);
         row("threads created", self.threads_created.to_string(), Tone::Plain);

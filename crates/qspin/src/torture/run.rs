@@ -47,6 +47,7 @@ pub(super) struct Recipe {
     pub(super) trylock: bool,
     pub(super) timed: bool,
     pub(super) naps: bool,
+    pub(super) lulls: bool,
     pub(super) freed: bool,
     pub(super) sending: bool,
     pub(super) long_hold_ns: u64,
@@ -68,6 +69,8 @@ pub(super) struct Run<L> {
     /// Handlers go for their lock, all of them.
     pub(super) storm: AtomicBool,
     pub(super) threads_created: AtomicU32,
+    /// Workers take no more locks, so that nobody comes by who would find what was lost.
+    pub(super) lull: AtomicBool,
 }
 
 impl<L: Contender> Run<L> {
@@ -84,6 +87,7 @@ impl<L: Contender> Run<L> {
             stop: AtomicBool::new(false),
             storm: AtomicBool::new(false),
             threads_created: AtomicU32::new(0),
+            lull: AtomicBool::new(false),
         }
     }
 
@@ -137,21 +141,21 @@ impl<L: Contender> Run<L> {
         let me = place.who();
         let wanted = &place.wanted[me.level as usize];
         let asked = self.now();
-        let nap = Planned::choose(self, place, asked);
+        let nap = Planned::choose(self, place, lock, asked);
         let mut section = || {
-            nap.end(Planned::Acquire);
+            nap.end_acquire();
             self.enter(place, guarded, lock, me, asked);
             nap.in_section(place);
             inside();
             guarded.exit(lock, me, &self.overlap);
             place.held.fetch_and(!(1 << lock), Relaxed);
             place.leaving.fetch_or(1 << me.level, Relaxed);
-            nap.begin(Planned::Unlock, place);
+            nap.begin_unlock(place);
         };
         if how != How::Try {
             wanted.store(lock as u32 + 1, Relaxed);
         }
-        nap.begin(Planned::Acquire, place);
+        nap.begin_acquire(place);
         let taken = match how {
             How::Wait => {
                 guarded.lock.with(section);
@@ -161,10 +165,10 @@ impl<L: Contender> Run<L> {
             How::WaitFor(most) => guarded.lock.with_for(most, &mut section).is_some(),
         };
         if taken {
-            nap.end(Planned::Unlock);
+            nap.end_unlock(self);
             place.leaving.fetch_and(!(1 << me.level), Relaxed);
         } else {
-            nap.end(Planned::Acquire);
+            nap.end_acquire();
             wanted.store(0, Relaxed);
         }
         taken
@@ -234,7 +238,11 @@ pub(super) struct Place {
     /// By [`Doing`].
     pub(super) naps: [AtomicU64; 4],
     pub(super) sent_to_sleeper: AtomicU64,
+    /// Unlocks with a sleep after each instruction.
+    pub(super) crawls: AtomicU64,
     pub(super) timed_out: AtomicU64,
+    /// In a lull, and not in a lock.
+    pub(super) resting: AtomicBool,
     pub(super) random: Random,
 }
 
@@ -259,7 +267,9 @@ impl Place {
             acquired: [const { AtomicU64::new(0) }; LOCKS + 1],
             naps: [const { AtomicU64::new(0) }; 4],
             sent_to_sleeper: AtomicU64::new(0),
+            crawls: AtomicU64::new(0),
             timed_out: AtomicU64::new(0),
+            resting: AtomicBool::new(false),
             random: Random::new(seed.wrapping_add(index.wrapping_mul(0xd1b5_4a32_d192_ed03))),
         }
     }

@@ -65,14 +65,14 @@ pub(super) fn deliver<L: Contender>(run: &'static Run<L>, number: u32) {
     signals::attach(run, run.recipe.threads + 1);
     while let Some(Parcel { lock, owner }) = run.post.next() {
         let guarded = &run.locks[lock];
-        let nap = Planned::choose(run, place, run.now());
+        let nap = Planned::choose(run, place, lock, run.now());
         guarded.exit(lock, owner, &run.overlap);
         let hand = guarded.lock.by_hand().expect("it was taken by hand");
         place.leaving.store(1, Relaxed);
-        nap.begin(Planned::Unlock, place);
+        nap.begin_unlock(place);
         // SAFETY: the sender has taken it, and sent it once.
         unsafe { hand.unlock() };
-        nap.end(Planned::Unlock);
+        nap.end_unlock(run);
         place.leaving.store(0, Relaxed);
     }
 }

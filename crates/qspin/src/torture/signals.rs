@@ -11,8 +11,9 @@ use std::ptr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::naps::{self, Doing};
 use super::run::{How, Place, Run, SIGNALS, lock_of_signal};
-use super::{naps, worker};
+use super::worker;
 use crate::locks::Contender;
 
 /// Whose thread this is, for a handler. No destructor, so it can be read at any time in the life of a thread.
@@ -52,8 +53,11 @@ pub(super) fn none() -> libc::sigset_t {
 /// The level of the signal that puts threads to sleep. Its handler takes no lock and may interrupt all others.
 const NAP: u32 = SIGNALS as u32 + 1;
 
+/// The level of the signal that merely wakes who sleeps.
+const NUDGE: u32 = NAP + 1;
+
 fn mask(how: libc::c_int) {
-    let all = set(1..=NAP);
+    let all = set(1..=NUDGE);
     // SAFETY: a live set. Fails only for a wrong `how`.
     unsafe { libc::pthread_sigmask(how, &raw const all, ptr::null_mut()) };
 }
@@ -85,9 +89,10 @@ impl Drop for Blocked {
 /// Installs the handlers. Call with the signals blocked: threads inherit that, and only workers want them.
 pub(super) fn install<L: Contender>() -> std::io::Result<()> {
     for level in 1..=SIGNALS as u32 {
-        set_handler(signal(level), handler::<L> as *const () as usize, 0, set(1..=level))?;
+        set_handler(signal(level), handler::<L> as *const () as usize, libc::SA_RESTART, set(1..=level))?;
     }
-    set_handler(signal(NAP), naps::handler::<L> as *const () as usize, 0, set(1..=NAP))?;
+    set_handler(signal(NAP), naps::handler::<L> as *const () as usize, libc::SA_RESTART, set(1..=NAP))?;
+    set_handler(signal(NUDGE), naps::nudged as *const () as usize, 0, none())?;
     naps::install::<L>(set(1..=NAP))
 }
 
@@ -103,7 +108,7 @@ pub(super) fn set_handler(
     let done = unsafe {
         let action = action.assume_init_mut();
         action.sa_sigaction = handler;
-        action.sa_flags = libc::SA_RESTART | flags;
+        action.sa_flags = flags;
         action.sa_mask = mask;
         libc::sigaction(signal, action, ptr::null_mut())
     };
@@ -184,14 +189,19 @@ pub(super) fn pester<L: Contender>(run: &'static Run<L>, number: u32) {
     worker::adopt(place, number);
     attach(run, run.recipe.threads);
     let mut turns_seen = 0;
+    let mut seen_at = 0;
     let (mut next_storm, mut next_nap) = (0, 0);
     while !run.stopping() {
         std::thread::sleep(Duration::from_micros(100 + place.below(900)));
         let turns = run.workers().iter().map(|w| w.turns.load(Relaxed)).sum();
+        let now = run.now();
+        if now < seen_at + NUDGE_FOR_NS && is_nudging(now) {
+            nudge_sleepers(run);
+        }
         if turns == turns_seen {
             continue;
         }
-        turns_seen = turns;
+        (turns_seen, seen_at) = (turns, now);
         let target = &run.workers()[place.below(run.recipe.threads as u64) as usize];
         // Real-time signals queue up.
         if target.handlers_sent.load(Relaxed) < target.handlers_run.load(Relaxed) + 3 {
@@ -207,6 +217,23 @@ pub(super) fn pester<L: Contender>(run: &'static Run<L>, number: u32) {
             let began = run.now();
             storm(run, place);
             next_storm = run.now() + 100_000_000 + 4 * (run.now() - began);
+        }
+    }
+}
+
+/// So long after the last turn of anybody.
+const NUDGE_FOR_NS: u64 = 30_000_000;
+
+/// Half of the time: who has been told and not been woken may only be found when nobody nudges.
+const fn is_nudging(now: u64) -> bool {
+    now / 200_000_000 % 2 == 0
+}
+
+/// Wakes all who wait asleep, for no reason.
+fn nudge_sleepers<L: Contender>(run: &Run<L>) {
+    if run.recipe.naps {
+        for place in run.workers().iter().filter(|place| place.doing() == Doing::Waiting) {
+            send_raw(place, NUDGE);
         }
     }
 }

@@ -42,6 +42,7 @@ pub(super) struct Seen {
     pub(super) left: Vec<(u32, String)>,
     pub(super) took: Duration,
     pub(super) most_slots: usize,
+    pub(super) lulls: u64,
     pub(super) longest_standstill: Duration,
     pub(super) longest_without_turn: Vec<Duration>,
 }
@@ -54,6 +55,8 @@ struct Supervisor<L: 'static> {
     watch: Watch,
     attention: Attention,
     last_look: Duration,
+    next_lull: Instant,
+    lulls: u64,
     most_slots: usize,
 }
 
@@ -68,6 +71,8 @@ pub(super) fn supervise<L: Contender>(run: &'static Run<L>, seconds: u64, stall:
         watch: Watch::new(run.recipe.threads, stall, run.recipe.long_hold_ns + 1_000_000),
         attention: Attention::new(Instant::now(), 4 * TICK),
         last_look: Duration::ZERO,
+        next_lull: Instant::now(),
+        lulls: 0,
         most_slots: 0,
     };
     let end = me.start_all().and_then(|()| me.go_on(Duration::from_secs(seconds), bar)).unwrap_or_else(|end| end);
@@ -80,6 +85,7 @@ pub(super) fn supervise<L: Contender>(run: &'static Run<L>, seconds: u64, stall:
         left: me.left(),
         took: run.start.elapsed(),
         most_slots: me.most_slots,
+        lulls: me.lulls,
         longest_standstill: me.watch.longest_standstill,
         longest_without_turn: me.watch.longest_without_turn,
     }
@@ -139,12 +145,27 @@ impl<L: Contender> Supervisor<L> {
                     self.start(index)?;
                 }
             }
+            if self.run.recipe.lulls {
+                self.lull();
+            }
             match self.look() {
                 Progress::Fine => bar.set_message(""),
                 Progress::Slow => bar.set_message("slow: threads wait for a CPU"),
                 Progress::Hung => return Ok(End::Hung),
             }
             thread::sleep(TICK);
+        }
+    }
+
+    /// Begins a lull when it is time, and ends it when all are at rest. Who has lost a wake-up never is.
+    fn lull(&mut self) {
+        let lull = &self.run.lull;
+        if !lull.load(Relaxed) {
+            lull.store(Instant::now() >= self.next_lull, Relaxed);
+        } else if self.run.workers().iter().all(|place| place.resting.load(Relaxed)) {
+            lull.store(false, Relaxed);
+            self.lulls += 1;
+            self.next_lull = Instant::now() + Duration::from_millis(5 + self.run.pest().below(40));
         }
     }
 

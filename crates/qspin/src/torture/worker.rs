@@ -21,6 +21,10 @@ pub(super) fn work<L: Contender>(run: &'static Run<L>, index: usize, number: u32
     }
     let end = run.now().saturating_add(life_ns);
     while !run.stopping() && run.now() < end {
+        if run.lull.load(Relaxed) {
+            rest(run, place);
+            continue;
+        }
         step(run, place);
         run.spin(place.below(1_000));
     }
@@ -32,12 +36,22 @@ pub(super) fn work<L: Contender>(run: &'static Run<L>, index: usize, number: u32
     }
 }
 
+/// Until the lull is over.
+fn rest<L: Contender>(run: &Run<L>, place: &Place) {
+    place.resting.store(true, Relaxed);
+    while run.lull.load(Relaxed) && !run.stopping() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    place.resting.store(false, Relaxed);
+}
+
 /// Makes the calling thread the one that works here.
 pub(super) fn adopt(place: &Place, number: u32) {
     place.thread.store(number, Relaxed);
     place.level.store(0, Relaxed);
     place.depth.store(0, Relaxed);
     place.leaving.store(0, Relaxed);
+    place.resting.store(false, Relaxed);
     place.handlers_sent.store(place.handlers_run.load(Relaxed), Relaxed);
     let mut clock = 0;
     // SAFETY: the calling thread is alive; `clock` is live.
