@@ -131,7 +131,7 @@ const SLEEPING: [Event; 8] = [
 fn parking_exact() {
     let tally = explore::<ParkingExact>("parking_exact", 0);
     assert_reached(&tally, &SLEEPING);
-    assert!(!tally.contains_key(&Event::Missed), "no sleep ends by itself");
+    assert!(!tally.contains_key(&Event::Rescued), "no sleep ends by itself");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn parking_exact_interrupted() {
 fn parking_interrupted() {
     let tally = explore::<Parking>("parking_interrupted", 60);
     assert_reached(&tally, &SLEEPING);
-    assert_reached(&tally, &[Event::Spurious, Event::NoNode, Event::Missed]);
+    assert_reached(&tally, &[Event::Spurious, Event::NoNode, Event::Rescued]);
 }
 
 /// What is wrong, and words of the complaint that it must cause.

@@ -474,7 +474,7 @@ fn trap_a_node_is_reused_only_after_it_was_told() {
             }
             false
         });
-        found && events.contains(&Event::Missed)
+        found && events.contains(&Event::Rescued)
     });
 }
 

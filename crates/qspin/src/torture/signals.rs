@@ -226,7 +226,7 @@ const NUDGE_FOR_NS: u64 = 30_000_000;
 
 /// Half of the time: who has been told and not been woken may only be found when nobody nudges.
 const fn is_nudging(now: u64) -> bool {
-    now / 200_000_000 % 2 == 0
+    (now / 200_000_000).is_multiple_of(2)
 }
 
 /// Wakes all who wait asleep, for no reason.
