@@ -199,9 +199,16 @@ impl<M: Machine, I: SlowPath<M, Error = Infallible>> RawCondvar<M, I> {
             }
         }
         // Notified: in the lock's queue, or about to be.
-        let mut is_free = poll(m, word, patience);
-        let mut nap = Nap::new(m, patience.nap);
+        // A nap without an end: whoever wakes from it may have been kicked, and so pushed just now, and watches again.
+        let mut nap = Nap::new(m, 0);
         loop {
+            let is_free = if nap.ends() {
+                nap.next(m);
+                word.seen().is_for_waiters()
+            } else {
+                nap = Nap::new(m, patience.nap);
+                poll(m, word, patience)
+            };
             if is_free && word.claim() {
                 release_cold(m, word);
                 nap = Nap::new(m, 0);
@@ -210,8 +217,6 @@ impl<M: Machine, I: SlowPath<M, Error = Infallible>> RawCondvar<M, I> {
                 State::Waiting => m.count(Event::Spurious),
                 _ => return true,
             }
-            nap.next(m);
-            is_free = word.seen().is_for_waiters();
         }
     }
 
