@@ -161,7 +161,8 @@ where
     let world = World::new(cpus.len(), 1);
     let tokens = Rc::new(Tokens::<S>::new(&world));
     let program = |(cpu, &does): (usize, &Does)| -> Step<'_> {
-        let (tokens, m) = (tokens.clone(), Sleeper::new(&world, cpu, patience));
+        let (tokens, m) =
+            (tokens.clone(), Sleeper::new(&world, cpu, patience, matches!(does, PassesOn | Notes | Hurries)));
         let noted = world.register(cpu, format!("noted{cpu}"));
         Box::new(move || tokens.run(&m, does, &noted))
     };

@@ -37,7 +37,7 @@ where
     let world = World::new(cpus.len(), 1).with_nodeless(nodeless);
     let lock = Rc::new(Guarded::<S>::new(&world));
     let program = |(cpu, &waits): (usize, &Waits)| -> Step<'_> {
-        let (lock, m) = (lock.clone(), Sleeper::new(&world, cpu, patience));
+        let (lock, m) = (lock.clone(), Sleeper::new(&world, cpu, patience, waits != Patiently));
         match waits {
             Patiently => Box::new(move || lock.section(&m)),
             Hastily => Box::new(move || lock.section_until(&m, SOON)),

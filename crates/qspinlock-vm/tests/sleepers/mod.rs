@@ -30,11 +30,12 @@ pub(crate) const POLL: Patience = Patience { poll: 1, ..SLEEP };
 pub(crate) struct Sleeper<'w> {
     cpu: CheckMachine<'w>,
     patience: Patience,
+    is_hasty: bool,
 }
 
 impl<'w> Sleeper<'w> {
-    pub(crate) fn new(world: &'w World, cpu: usize, patience: Patience) -> Self {
-        Self { cpu: CheckMachine::new(world, cpu), patience }
+    pub(crate) fn new(world: &'w World, cpu: usize, patience: Patience, is_hasty: bool) -> Self {
+        Self { cpu: CheckMachine::new(world, cpu), patience, is_hasty }
     }
 }
 
@@ -73,10 +74,11 @@ unsafe impl<'w> Machine for Sleeper<'w> {
 
     fn signal_fence(&self) {}
 
-    /// Late or not: tries both. It may even go back, which is more than a clock does.
+    /// Late or not: tries both. It may even go back, which is more than a clock does. For who has no deadline it stands
+    /// still: a nap ends at any time as it is.
     #[track_caller]
     fn now(&self) -> u64 {
-        self.cpu.choose(2).into()
+        if self.is_hasty { self.cpu.choose(2).into() } else { 0 }
     }
 
     #[track_caller]

@@ -35,9 +35,9 @@
 //! ([`timed`](super::timed)), and so may be the only one there who watches. Behind anybody else no kick is needed: that
 //! one watches, or those whom it lay down behind do, or it is past: an owner who came later has seen the queue.
 //!
-//! The moved waiter does not know whether it is in the queue *yet*. It need not: when it finds the lock free it takes and
-//! releases it, and its unlock wakes the oldest in the queue, whoever that is. Then it sleeps without naps. If it was in
-//! the queue, every later owner sees that queue. If not, the notifier has yet to push, and kicks it once more.
+//! The moved waiter does not know whether it is in the queue *yet*. It need not: when it finds the lock free and somebody
+//! in the queue, it takes the lock and releases it, and its unlock wakes the oldest there, whoever that is. It naps until
+//! it is told something, so it does not matter either whether the kick came before its sleep or ended it.
 //!
 //! # Freed at once
 //! The last waiter may free the condition and the lock as soon as it returns. It returns only after it was told, and it is
@@ -199,24 +199,18 @@ impl<M: Machine, I: SlowPath<M, Error = Infallible>> RawCondvar<M, I> {
             }
         }
         // Notified: in the lock's queue, or about to be.
-        // A nap without an end: whoever wakes from it may have been kicked, and so pushed just now, and watches again.
-        let mut nap = Nap::new(m, 0);
+        poll(m, word, patience);
+        let mut nap = Nap::new(m, patience.nap);
         loop {
-            let is_free = if nap.ends() {
-                nap.next(m);
-                word.seen().is_for_waiters()
-            } else {
-                nap = Nap::new(m, patience.nap);
-                poll(m, word, patience)
-            };
-            if is_free && word.claim() {
+            let seen = word.seen();
+            if seen.is_for_waiters() && seen.tail().is_some() && word.claim() {
                 release_cold(m, word);
-                nap = Nap::new(m, 0);
             }
             match mine.sleep(m, State::Waiting, nap.end_or(None)) {
                 State::Waiting => m.count(Event::Spurious),
                 _ => return true,
             }
+            nap.next(m);
         }
     }
 
