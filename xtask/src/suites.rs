@@ -6,10 +6,11 @@ use std::process::Command;
 
 use crate::Step;
 
-/// How the workspace is tested: a name, and arguments to `cargo test`.
-const PASSES: &[(&str, &[&str])] = &[
-    ("workspace", &["--workspace"]),
-    ("portable form, counting", &["--package", "qspinlock", "--features", "portable,stats"]),
+/// How the workspace is tested: a name, arguments to `cargo test`, and the folders of whose `tests` all must have run.
+const PASSES: &[(&str, &[&str], &[&str])] = &[
+    ("workspace", &["--workspace"], &["crates/qspinlock", "crates/qspinlock-vm", "crates/qspin", "xtask"]),
+    ("portable form, counting", &["--package", "qspinlock", "--features", "portable,stats"], &["crates/qspinlock"]),
+    ("command line, counting", &["--package", "qspin", "--features", "stats", "--bins"], &[]),
 ];
 
 /// What a suite said at its end.
@@ -23,14 +24,8 @@ struct Outcome {
 pub(crate) fn run() -> Step {
     let mut lines = Vec::new();
     let mut total = Outcome::default();
-    for (pass, args) in PASSES {
+    for (pass, args, folders) in PASSES {
         let suites = cargo_test(args)?;
-        // The second pass tests one package; what must be there is what stands in its folder.
-        let folders: &[&str] = if args.contains(&"--workspace") {
-            &["crates/qspinlock", "crates/qspinlock-vm", "crates/qspin", "xtask"]
-        } else {
-            &["crates/qspinlock"]
-        };
         for file in folders.iter().flat_map(|folder| test_files(folder)) {
             if !suites.keys().any(|suite| suite.ends_with(&file)) {
                 return Err(format!("{pass}: suite {file} did not run"));

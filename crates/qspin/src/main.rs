@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::failure::Failure;
+
 /// Queued spinlocks on this machine: what it is, how fast they are, and whether they hold.
 #[derive(Parser)]
 #[command(name = "qspin", version, arg_required_else_help = true)]
@@ -34,17 +36,26 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Probe(args) => probe::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Check(args) => check::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Torture(args) => torture::run(&args),
-    };
-    match result {
+    match environment().and_then(|()| run(Cli::parse().command)) {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("qspin: {failure}");
             failure.exit_code()
         }
     }
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Probe(args) => probe::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => check::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Torture(args) => torture::run(&args),
+    }
+}
+
+/// The library goes on with its defaults when its variable says nothing sensible; what is measured then would not be
+/// what was asked for.
+fn environment() -> Result<(), Failure> {
+    qspinlock::environment().map(drop).map_err(|error| Failure::usage(error.to_string()))
 }

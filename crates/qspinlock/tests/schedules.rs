@@ -35,7 +35,7 @@ fn one<S: SlowPath<Vm, Error = Infallible> + 'static>(
     sabotage: Option<Sabotage>,
 ) -> Result<Vec<Event>, Failure> {
     let (cpus, locks) = (3 + seed as usize % 6, NESTING + 1);
-    let patience = if seed % 2 == 0 { PATIENT } else { SLEEPY };
+    let patience = if seed.is_multiple_of(2) { PATIENT } else { SLEEPY };
     let setup = Setup { seed, cpus, locks, word: 0, interrupts, nesting: NESTING, sabotage, patience, stubborn: false };
     let monitors = match S::NAME {
         "parking" => monitors::of_sleepers(1),

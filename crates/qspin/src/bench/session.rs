@@ -24,7 +24,7 @@ pub(super) struct Entry {
 }
 
 /// The variable of the environment that sets the lock whose waiters sleep.
-pub(super) const SETTING: &str = "QSPINLOCK_PARKING";
+pub(super) const SETTING: &str = qspinlock::threads::ENVIRONMENT_VARIABLE;
 
 impl From<LockName> for Entry {
     fn from(lock: LockName) -> Self {

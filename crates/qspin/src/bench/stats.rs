@@ -21,6 +21,12 @@ trait Counters {
 struct Library;
 
 impl Counters for Library {
+    #[cfg(feature = "stats")]
+    fn read(&self) -> Option<Vec<(String, u64)>> {
+        Some(qspinlock::stats::snapshot().iter().map(|(_, name, count)| (name.to_owned(), count)).collect())
+    }
+
+    #[cfg(not(feature = "stats"))]
     fn read(&self) -> Option<Vec<(String, u64)>> {
         None
     }

@@ -89,7 +89,7 @@ impl<S: SlowPath<Vm, Error = Infallible>> World<S> {
 /// A run that went wrong: what, with which setup, and the last steps.
 pub(crate) struct Failure {
     pub(crate) what: String,
-    setup: Setup,
+    setup: Box<Setup>,
     trace: VecDeque<Step>,
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn run<S: SlowPath<Vm, Error = Infallible> + 'static>(
         None => Ok(()),
     };
     match result.and_then(|()| nothing_left()) {
-        Err(what) => Err(Failure { what, setup: setup.clone(), trace: shared.trace.take() }),
+        Err(what) => Err(Failure { what, setup: Box::new(setup.clone()), trace: shared.trace.take() }),
         Ok(()) => Ok(shared.events.take()),
     }
 }

@@ -4,7 +4,7 @@
 //! A walk of its own, and not a flavour of [`walk`](super::walk): a queue in which the head waits awake hands the lock to
 //! threads that do not run. With more threads than CPUs that is the common case, and a strict queue falls to half the
 //! throughput of an unfair lock, or, if it spins, to a hundredth. So here
-//! * **running threads pass** ([barging](LockWord::barge)): the lock never waits for somebody to wake up;
+//! * **running threads pass** (*barging*): the lock never waits for somebody to wake up;
 //! * **an unlock takes one sleeper out of the queue** and wakes it, to try its luck. Several are on their way at a
 //!   time, since each may have to wait for a CPU;
 //! * **newcomers yield** before they queue: whoever preempts an owner gives it back the CPU;
@@ -36,7 +36,7 @@
 //! duty has whoever was taken out of the queue. It is done with when that waiter takes the lock, or sees it held: the
 //! owner it sees claimed the lock after the queue was there, so its unlock finds the queue. One mistake is possible,
 //! and the model checker found it: the waiter sees the very owner who has just told it, and lies down again behind that
-//! owner's back. So an unlock [refuses](LockWord::release_cold) if somebody has lain down since it took one out.
+//! owner's back. So an unlock is refused if somebody has lain down since it took one out.
 //!
 //! <a id="unlock"></a>
 //! # Unlock without a second atomic
