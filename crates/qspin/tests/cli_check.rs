@@ -27,7 +27,20 @@ fn every_lock_holds_in_the_smallest_scenarios() {
     let path = std::env::temp_dir().join(format!("qspin-check-{}.json", std::process::id()));
     let path = path.to_str().expect("a plain path");
     let locks = "native,test-and-set,parking,parking-exact";
-    let run = check(&["--lock", locks, "--cpus", "2", "--interrupts", "1", "--handler", "same", "--json", path]);
+    let run = check(&[
+        "--lock",
+        locks,
+        "--cpus",
+        "2",
+        "--acquires",
+        "1",
+        "--interrupts",
+        "1",
+        "--handler",
+        "same",
+        "--json",
+        path,
+    ]);
     assert_eq!(run.code, Some(0), "{run:#?}");
     let rows = std::fs::read_to_string(path).expect("written");
     std::fs::remove_file(path).expect("ours");

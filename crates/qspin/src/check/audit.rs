@@ -1,6 +1,6 @@
 //! `qspin check --weaken`: what breaks if an ordering is weakened, as a table.
 
-use qspinlock_vm::check::{Fate, Finding, Lock, Search, audit};
+use qspinlock_vm::check::{Fate, Finding, Lock, Scenario, Search, Waiting, audit};
 
 use super::report::{JsonLines, property};
 use crate::failure::Failure;
@@ -11,7 +11,10 @@ pub(super) fn run(locks: &[Lock], search: &Search, markdown: bool, json: Option<
     let mut json = json;
     let mut survivors = Vec::new();
     for &lock in locks {
-        let scenarios = super::matrix(lock, false);
+        // Three CPUs that do all that sleepers may are most of the time, and show no ordering that fewer do not. If one
+        // came to be needed by them alone, it would survive here and fail the audit.
+        let is_small = |s: &Scenario| !lock.sleeps() || s.cpus == 2 || s.waiting == Waiting::Sleepers;
+        let scenarios: Vec<_> = super::matrix(lock, false).into_iter().filter(is_small).collect();
         let findings = audit(&scenarios, search, |done, of| {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
