@@ -29,6 +29,8 @@ static STEPS_LEFT: AtomicU32 = AtomicU32::new(0);
 /// The waiter may come; it has the lock.
 static COME: AtomicBool = AtomicBool::new(false);
 static SERVED: AtomicBool = AtomicBool::new(false);
+/// Rounds in which a sleeper lay down again in the middle of the unlock.
+static LAY_AGAIN: AtomicU32 = AtomicU32::new(0);
 /// The machine of the round.
 static MACHINE: AtomicPtr<Watched> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -42,8 +44,16 @@ fn step() -> bool {
     if STEPS_LEFT.fetch_sub(1, SeqCst) > 1 {
         return true;
     }
-    // SAFETY: `round` keeps the machine for longer than the unlock takes.
+    // SAFETY: who steps through an unlock keeps the machine for longer.
     let machine = unsafe { &*MACHINE.load(SeqCst) };
+    if machine.restless.load(SeqCst) {
+        // Lets it lie down again, if it has been told to get up.
+        for _ in 0..30 {
+            std::thread::yield_now();
+        }
+        LAY_AGAIN.fetch_add(u32::from(machine.queued.load(SeqCst) > 1), SeqCst);
+        return false;
+    }
     COME.store(true, SeqCst);
     while machine.sleeps.load(SeqCst) == 0 && !SERVED.load(SeqCst) {
         std::thread::yield_now();
@@ -136,4 +146,58 @@ fn an_unlock_in_one_step_needs_no_naps() {
     let _turn = turn("an_unlock_in_one_step_needs_no_naps");
     let [_, lost, missed] = at_every_instruction::<ParkingExact>(SLEEPS_AT_ONCE);
     assert_eq!((lost, missed), (0, 0));
+}
+
+/// One unlock that finds a sleeper, which is wide awake: told to get up, it sees the lock still held and lies down again,
+/// behind the owner's back. Whether it is lost then; `None` if the unlock took fewer instructions.
+fn lies_down_again<S: SlowPath<Watched, Error = std::convert::Infallible>>(steps: u32) -> Option<bool> {
+    let endless = Patience { nap: 0, nap_behind: 0, poll: 0, turns: u32::MAX, ..SLEEPS_AT_ONCE };
+    let machine = Watched::new(endless);
+    machine.restless.store(true, SeqCst);
+    let lock = RawSpinLock::<Watched, S>::from_cell(AtomicCell::ZERO);
+    MACHINE.store((&raw const machine).cast_mut(), SeqCst);
+    SERVED.store(false, SeqCst);
+    STEPS_LEFT.store(steps, SeqCst);
+    let Ok(()) = lock.acquire_on(&machine);
+    let is_lost = std::thread::scope(|s| {
+        s.spawn(|| {
+            let Ok(()) = lock.acquire_on(&machine);
+            SERVED.store(true, SeqCst);
+            // SAFETY: acquired above.
+            unsafe { lock.release_on(&machine) };
+        });
+        while machine.queued.load(SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        // SAFETY: acquired above.
+        stepping::stepped(|| unsafe { lock.release_on(&machine) });
+        // All kicks are done. They end one sleep at most; who then sleeps again does so for ever.
+        let ended = machine.kicks.load(SeqCst).min(1);
+        machine.restless.store(false, SeqCst);
+        while !SERVED.load(SeqCst) {
+            if machine.sleeps.load(SeqCst) > ended {
+                // The next unlock finds it.
+                let Ok(()) = lock.acquire_on(&machine);
+                // SAFETY: acquired above.
+                unsafe { lock.release_on(&machine) };
+                return true;
+            }
+            std::thread::yield_now();
+        }
+        false
+    });
+    (STEPS_LEFT.load(SeqCst) == 0).then_some(is_lost)
+}
+
+#[test]
+fn who_lies_down_again_behind_the_owners_back_is_not_lost() {
+    let _turn = turn("who_lies_down_again_behind_the_owners_back_is_not_lost");
+    stepping::on_each_instruction(step);
+    LAY_AGAIN.store(0, SeqCst);
+    // It is a long way; some of its instructions stand for their neighbours.
+    let lost: Vec<bool> = (1..).step_by(7).map_while(lies_down_again::<ParkingExact>).collect();
+    let lay_again = LAY_AGAIN.load(SeqCst);
+    println!("{} places, lay down again at {lay_again} of them", lost.len());
+    assert!(lay_again > 0, "the place between telling and releasing was not found");
+    assert_eq!(lost.iter().filter(|&&is_lost| is_lost).count(), 0);
 }

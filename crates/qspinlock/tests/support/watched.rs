@@ -1,6 +1,6 @@
 //! The threads of a process as a machine of which a test can see what happens, and set how patient it is.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use qspinlock::Machine;
 use qspinlock::atomic::AtomicCell;
@@ -15,6 +15,10 @@ pub(crate) const SLEEPS_AT_ONCE: Patience = Patience { spin: 0, yields: 0, lane:
 
 pub(crate) struct Watched {
     patience: Patience,
+    /// Sleeps end at once, for no reason, and do not count.
+    pub(crate) restless: AtomicBool,
+    /// How often somebody lay down.
+    pub(crate) queued: AtomicU32,
     /// Sleeps that began; those among them that nothing but a kick ends; and those that are over.
     pub(crate) sleeps: AtomicU32,
     pub(crate) endless: AtomicU32,
@@ -31,6 +35,8 @@ impl Watched {
         let none = || AtomicU32::new(0);
         Self {
             patience,
+            restless: AtomicBool::new(false),
+            queued: none(),
             sleeps: none(),
             endless: none(),
             over: none(),
@@ -84,6 +90,9 @@ unsafe impl Machine for Watched {
     }
 
     fn wait(&self, cell: &AtomicCell, value: u32, access: Access, until: Option<u64>) {
+        if self.restless.load(Ordering::SeqCst) {
+            return std::thread::yield_now();
+        }
         self.endless.fetch_add(u32::from(until.is_none()), Ordering::SeqCst);
         self.sleeps.fetch_add(1, Ordering::SeqCst);
         Threads.wait(cell, value, access, until);
@@ -105,6 +114,7 @@ unsafe impl Machine for Watched {
 
     fn count(&self, event: Event) {
         match event {
+            Event::Queued => &self.queued,
             Event::HandedOver => &self.handed_over,
             Event::Rescued => &self.missed,
             _ => return,
