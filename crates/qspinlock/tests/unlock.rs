@@ -195,7 +195,7 @@ fn who_lies_down_again_behind_the_owners_back_is_not_lost() {
     stepping::on_each_instruction(step);
     LAY_AGAIN.store(0, SeqCst);
     // It is a long way; some of its instructions stand for their neighbours.
-    let lost: Vec<bool> = (1..).step_by(7).map_while(lies_down_again::<ParkingExact>).collect();
+    let lost: Vec<bool> = (1..).step_by(23).map_while(lies_down_again::<ParkingExact>).collect();
     let lay_again = LAY_AGAIN.load(SeqCst);
     println!("{} places, lay down again at {lay_again} of them", lost.len());
     assert!(lay_again > 0, "the place between telling and releasing was not found");
