@@ -194,8 +194,9 @@ fn who_lies_down_again_behind_the_owners_back_is_not_lost() {
     let _turn = turn("who_lies_down_again_behind_the_owners_back_is_not_lost");
     stepping::on_each_instruction(step);
     LAY_AGAIN.store(0, SeqCst);
-    // It is a long way; some of its instructions stand for their neighbours.
-    let lost: Vec<bool> = (1..).step_by(23).map_while(lies_down_again::<ParkingExact>).collect();
+    // Some instructions stand for their neighbours. And while it is stepped through, an unlock may find somebody new at
+    // each of its tries: no further than twice what it takes at best.
+    let lost: Vec<bool> = (1..2_000).step_by(23).map_while(lies_down_again::<ParkingExact>).collect();
     let lay_again = LAY_AGAIN.load(SeqCst);
     println!("{} places, lay down again at {lay_again} of them", lost.len());
     assert!(lay_again > 0, "the place between telling and releasing was not found");
