@@ -198,8 +198,8 @@ macro_rules! guarded {
 
 // `timed` belongs to each lock whose raw mutex is a `lock_api::RawMutexTimed`.
 guarded!(lock_api::Mutex<RawSpinLock<Threads, Native>, ()>, by_hand);
-guarded!(lock_api::Mutex<RawSpinLock<Threads, Parking>, ()>, by_hand);
-guarded!(lock_api::Mutex<RawSpinLock<Threads, ParkingExact>, ()>, by_hand);
+guarded!(lock_api::Mutex<RawSpinLock<Threads, Parking>, ()>, timed, by_hand);
+guarded!(lock_api::Mutex<RawSpinLock<Threads, ParkingExact>, ()>, timed, by_hand);
 guarded!(lock_api::Mutex<RawSpinLock<Threads, TestAndSet>, ()>, by_hand);
 guarded!(parking_lot::Mutex<()>, timed);
 guarded!(spin::mutex::SpinMutex<()>);

@@ -258,3 +258,18 @@ fn wrong_usage() {
     }
     assert!(probe(&["--help"]).stdout.contains("qspin probe --json"));
 }
+
+#[test]
+fn an_environment_that_says_nothing_sensible_is_wrong_usage() {
+    let probe = |value: &str| {
+        let mut qspin = std::process::Command::new(env!("CARGO_BIN_EXE_qspin"));
+        qspin.arg("probe").env("QSPINLOCK_PARKING", value).output().expect("qspin runs")
+    };
+    for value in ["spun=3", "spin=fast", "poll=0", "yields"] {
+        let output = probe(value);
+        assert_eq!(output.status.code(), Some(2), "{value}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("QSPINLOCK_PARKING"), "{value}: {said}");
+    }
+    assert_eq!(probe("spin=400,yields=1").status.code(), Some(0));
+}
