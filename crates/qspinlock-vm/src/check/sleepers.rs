@@ -77,7 +77,8 @@ impl Sleepers {
                 return Err(format!("grant: cpu {cpu} takes the lock in passing, and it is granted to who waits"));
             }
             self.owner = cpu as u8 + 1;
-            if nesting == self.nesting[cpu] {
+            // Who claims it while lying in the queue may be about to release it, for the first there.
+            if nesting == self.nesting[cpu] && !self.lying().iter().any(|s| cpu_of(s.code) == cpu) {
                 self.vain[cpu] = 0;
             }
         }
@@ -158,9 +159,9 @@ impl Sleepers {
         if usize::from(self.owner) != cpu + 1 {
             return Err(format!("sleepers: cpu {cpu} takes cpu {whom} out of the queue and does not own the lock"));
         }
-        // One that claimed the lock from the queue wakes all before it, and has no lock to hand over.
+        // One that claimed the lock from the queue, as the first there, has it.
         let lies = self.lying().iter().map(|s| s.code).chain((self.taken != 0).then_some(self.taken));
-        let gets_up = nesting == self.nesting[cpu] && lies.map(cpu_of).any(|of| of == cpu);
+        let is_itself = whom == cpu && nesting == self.nesting[cpu] && lies.map(cpu_of).any(|of| of == cpu);
         let first = if self.taken == 0 { self.pop() } else { std::mem::take(&mut self.taken) };
         if first != code {
             return Err(format!("fifo: cpu {cpu} wakes cpu {whom}, but first in line is cpu {}", cpu_of(first)));
@@ -175,18 +176,20 @@ impl Sleepers {
         self.is_passed = false;
         let starves = self.vain[whom] >= promised.turns;
         if new == OWNER {
-            if !starves || old != STARVING {
+            // One that unlocked in another's name and then woke itself is counted as served here, and was not.
+            if old != STARVING || !(starves || promised.holes > 0) {
                 return Err(format!("hand-over: cpu {cpu} hands the lock to cpu {whom}, which does not starve"));
             }
             self.owner = whom as u8 + 1;
             self.vain[whom] = 0;
             return self.pass(false);
         }
-        if starves && !gets_up {
+        if is_itself {
+            self.vain[whom] = 0;
+        } else if starves {
             return Err(format!("hand-over: cpu {cpu} wakes cpu {whom} once more, which starves"));
-        }
-        if !(gets_up && whom == cpu) {
-            self.vain[whom] = promised.turns.min(self.vain[whom] + 1);
+        } else {
+            self.vain[whom] += 1;
         }
         Ok(())
     }

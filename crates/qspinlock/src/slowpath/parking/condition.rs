@@ -49,8 +49,10 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use super::list::List;
+use super::nap::{Nap, is_past, poll};
 use super::sleepers::State;
-use super::{Nap, Parking, Patience, Sleeping, contend, is_past, poll, release_cold};
+use super::unlock::release_cold;
+use super::{Parking, Patience, Sleeping, contend};
 use crate::machine::{Event, GlobalMachine, Machine};
 use crate::queue::{LEVELS, Level, Tail, node};
 use crate::raw::RawSpinLock;

@@ -57,9 +57,11 @@
 
 mod condition;
 mod list;
+mod nap;
 mod patience;
 mod sleepers;
 mod timed;
+mod unlock;
 
 pub(crate) use sleepers::State;
 
@@ -68,7 +70,8 @@ pub use patience::{Excerpt, OutOfRange, Parameter, ParseError, Patience};
 
 use core::convert::Infallible;
 
-use self::sleepers::take_first;
+use self::nap::{Nap, is_past, poll};
+use self::unlock::{get_up, release_cold, release_fair};
 use super::{HandsOver, SlowPath};
 use crate::machine::{Budget, Event, Machine};
 use crate::queue::{Level, Tail, node};
@@ -299,8 +302,8 @@ fn sleep_on<M: Machine>(
         }
     };
     m.count(Event::Queued);
-    if is_first && poll(m, word, patience) && word.claim() {
-        return get_up(m, word, me);
+    if is_first && poll(m, word, patience) && word.claim() && get_up(m, word, me) {
+        return State::Owner;
     }
     let mut nap = Nap::new(m, if is_first { patience.nap } else { patience.nap_behind });
     loop {
@@ -315,11 +318,9 @@ fn sleep_on<M: Machine>(
         let is_late = is_past(m, deadline);
         if (nap.ends() || is_late) && word.seen().is_for_waiters() && word.claim() {
             m.count(Event::Rescued);
-            if is_first {
-                return get_up(m, word, me);
+            if get_up(m, word, me) {
+                return State::Owner;
             }
-            // In the name of an unlock that did not see us: it is the turn of who lies first.
-            release_cold(m, word);
         }
         if is_late {
             return mine.abandon(state);
@@ -328,109 +329,9 @@ fn sleep_on<M: Machine>(
     }
 }
 
-/// Watches the word for a moment: an unlock may be under way that has not seen us lie down. Whether the lock is free.
-fn poll<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> bool {
-    let budget = || Budget::Until(m.now().saturating_add(patience.poll.into()));
-    patience.poll > 0 && word.watch(m, budget(), Value::is_for_waiters)
-}
-
-/// A sleep that ends by itself, and then one of twice the length. One of no length has no end.
-struct Nap {
-    length: u32,
-    end: u64,
-}
-
-impl Nap {
-    fn new<M: Machine>(m: &M, length: u32) -> Self {
-        Self { length, end: m.now().saturating_add(length.into()) }
-    }
-
-    fn ends(&self) -> bool {
-        self.length > 0
-    }
-
-    fn end_or(&self, deadline: Option<u64>) -> Option<u64> {
-        self.ends().then_some(self.end).into_iter().chain(deadline).min()
-    }
-
-    /// After a waking. If that was no end of the nap (a signal, an old kick), the nap goes on.
-    fn next<M: Machine>(&mut self, m: &M) {
-        if self.ends() && m.now() >= self.end {
-            *self = Self::new(m, self.length.saturating_mul(2));
-        }
-    }
-}
-
-fn is_past<M: Machine>(m: &M, deadline: Option<u64>) -> bool {
-    deadline.is_some_and(|deadline| m.now() >= deadline)
-}
-
 /// Waits without a node, and so without sleep: on a fifth nesting level, or with no slot. Correct, unfair, counted.
 fn without_node<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) {
-    while !(lane(m, word, patience) || spin(m, word, patience) || word.claim()) {
+    while !(spin(m, word, patience) || word.claim()) {
         m.yield_cpu();
-    }
-}
-
-/// The first in the queue takes itself out, having claimed the lock from there.
-fn get_up<M: Machine>(m: &M, word: &LockWord<M::Cell>, me: Tail) -> State {
-    // Unless the last owner has, just before we claimed.
-    if node(m, me).told() != State::Woken {
-        let first = take_first(m, word).map(|(first, _)| first);
-        debug_assert_eq!(first, Some(me), "who lay down on an empty queue is the first until it is taken out");
-        node(m, me).stay_up();
-    }
-    State::Owner
-}
-
-/// The unlock when somebody is to be told.
-#[cold]
-#[inline(never)]
-fn release_cold<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
-    let mut woken = None;
-    let released = loop {
-        let taken = take_first(m, word);
-        if let Some((first, _)) = taken {
-            let was = node(m, first).tell(State::Woken, State::Owner);
-            if was == State::Abandoned {
-                continue;
-            }
-            if let Some(earlier) = woken.replace(first.cpu()) {
-                m.kick(earlier);
-            }
-            if was == State::Starving {
-                m.count(Event::HandedOver);
-                return m.kick(first.cpu());
-            }
-        }
-        // Refused if somebody has lain down since: perhaps the one that we have told.
-        if let Ok(released) = word.release_cold(taken.and_then(|(_, newest)| newest)) {
-            break released;
-        }
-    };
-    // Nothing of the lock may be touched from here on: it may be gone.
-    if released.is_asked() {
-        m.count(Event::Granted);
-    }
-    if let Some(woken) = woken {
-        m.count(Event::KickUnlock);
-        m.kick(woken);
-    }
-}
-
-/// The unlock that leaves the lock to somebody who waits, if anybody does: it belongs to the first sleeper from now on, or
-/// is granted to the one in the lane.
-#[cold]
-fn release_fair<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
-    loop {
-        while let Some((first, _)) = take_first(m, word) {
-            if node(m, first).tell(State::Owner, State::Owner) != State::Abandoned {
-                m.count(Event::HandedOver);
-                return m.kick(first.cpu());
-            }
-        }
-        if word.release_granting() {
-            return;
-        }
     }
 }

@@ -129,6 +129,11 @@ impl<C: Cell> Node<C> {
     }
 }
 
+/// The oldest sleeper. The caller owns the lock.
+pub(super) fn first<M: Machine>(m: &M, word: &LockWord<M::Cell>) -> Option<Tail> {
+    Some(find_first(m, word.newest()?))
+}
+
 /// Takes the oldest sleeper out of the queue. The caller owns the lock. Returns it, and the newest of those left.
 pub(super) fn take_first<M: Machine>(m: &M, word: &LockWord<M::Cell>) -> Option<(Tail, Option<Tail>)> {
     loop {

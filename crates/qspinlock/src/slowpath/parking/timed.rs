@@ -29,8 +29,9 @@
 //! up, that waiter's thread is left with one node less for this. It costs promptness, once all three are gone, and
 //! nothing else.
 
+use super::nap::is_past;
 use super::sleepers::State;
-use super::{Patience, is_past, lane, sleep_on, spin};
+use super::{Patience, lane, sleep_on, spin};
 use crate::machine::{Event, Machine};
 use crate::queue::{LEVELS, NODES, Node, Tail, node};
 use crate::word::LockWord;
