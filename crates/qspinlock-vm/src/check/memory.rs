@@ -163,6 +163,11 @@ impl Memory {
         self.counts[cell] = self.counts[cell].checked_add(1).expect("fewer than 256 messages of a cell matter");
     }
 
+    /// A cell has nearly as many messages that matter as can be told apart. What stays in bounds keeps few of them.
+    pub(crate) fn is_full(&self) -> bool {
+        self.counts.iter().any(|&count| count > u8::MAX - MAX_CELLS as u8)
+    }
+
     pub(crate) fn fence(&mut self, cpu: usize, order: Ordering) {
         let views = &mut self.cpus[cpu];
         if acquires(order) {

@@ -33,6 +33,12 @@ impl Explorer<'_, '_> {
         if self.depth > MOST_IN_A_BLOCK {
             return Err(Stop::Broken(format!("livelock: cpu {cpu} loops at {} without an await", op.access.name)));
         }
+        if state.memory.is_full() {
+            return Err(Stop::Broken(format!(
+                "livelock: cpu {cpu} writes without end, lastly before {}",
+                op.access.name
+            )));
+        }
         let goes_on = self.fits(phase, &op);
         if !goes_on || matches!(op.kind, Kind::Done) {
             if goes_on {
