@@ -334,7 +334,7 @@ fn the_trade_off_turns_one_knob_at_a_time_and_draws_it() {
     assert!(slices("parking_lot") > cells, "what all are compared with is measured again and again");
     assert!(rows.iter().all(|row| row["setting"].is_string() == (row["lock"] == "parking")));
 
-    for said in ["spin", "ask_after", "300 (as it is)", "worst wait", "the worst waits mean nothing"] {
+    for said in ["spin", "ask_after", "500 (as it is)", "worst wait", "the worst waits mean nothing"] {
         assert!(stdout(&output).contains(said), "no '{said}' in: {}", stdout(&output));
     }
     let svg = std::fs::read_to_string(&svg).expect("the chart was written");

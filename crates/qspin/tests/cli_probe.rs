@@ -92,7 +92,7 @@ fn this_machine() {
     let online = seen["cpus"]["online"].as_array().expect("Linux tells").len();
     let usable = seen["process"]["usable"].as_array().expect("Linux tells").len();
     assert!(usable >= 1 && usable <= online, "{seen:#}");
-    assert_eq!(seen["choices"]["process"]["slow_path"], "native");
+    assert_eq!(seen["choices"]["process"]["slow_path"], "parking");
     assert!(["native", "test-and-set"].contains(&seen["choices"]["kernel"]["slow_path"].as_str().expect("a name")));
     if (2..=16).contains(&usable) {
         let pairs = seen["line_transfer"].as_array().expect("measured");
@@ -146,7 +146,7 @@ fn a_guest_gets_another_lock_than_bare_metal() {
     assert_eq!(seen["hypervisor"]["present"], true);
     assert_eq!(seen["hypervisor"]["signature"], Value::Null);
     assert_eq!(seen["choices"]["kernel"]["slow_path"], "test-and-set");
-    assert_eq!(seen["choices"]["process"]["slow_path"], "native");
+    assert_eq!(seen["choices"]["process"]["slow_path"], "parking");
     fake.write("sys/devices/system/cpu/online", "0\n");
     assert_eq!(fake.json()["choices"]["kernel"]["slow_path"], "native", "one CPU");
 }

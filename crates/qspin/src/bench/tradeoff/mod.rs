@@ -33,7 +33,7 @@ const DEFAULT: Patience = Patience::DEFAULT;
 const KNOBS: [Knob; 4] = [
     Knob {
         name: "spin",
-        values: &[0, 100, 600, 1000, 2000, 5000],
+        values: &[0, 100, 250, 1000, 2000, 5000],
         set: |spin| Patience { spin, ..DEFAULT },
         get: |p| p.spin,
     },
