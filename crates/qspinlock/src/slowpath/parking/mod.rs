@@ -70,6 +70,7 @@ pub use patience::{Excerpt, OutOfRange, Parameter, ParseError, Patience};
 
 use core::convert::Infallible;
 
+use self::kind::Kind;
 use self::nap::{Nap, is_past, poll};
 use self::unlock::{get_up, release_cold, release_fair};
 use super::{HandsOver, SlowPath};
@@ -80,7 +81,7 @@ use crate::word::{LockWord, Step, Value};
 /// A slow path whose waiters sleep. Where they do, they can also wait until some moment, and for a condition.
 ///
 /// Not to be implemented elsewhere: all that sleeps follows one protocol.
-pub trait Sleeping<M: Machine>: SlowPath<M, Error = Infallible> + sealed::Sealed {
+pub trait Sleeping<M: Machine>: SlowPath<M, Error = Infallible> + Kind {
     /// How long a waiter tries one thing before it tries the next.
     fn patience(m: &M) -> Patience;
 
@@ -92,69 +93,65 @@ pub trait Sleeping<M: Machine>: SlowPath<M, Error = Infallible> + sealed::Sealed
     }
 }
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::Parking {}
-    impl Sealed for super::ParkingExact {}
-}
-
 /// The lock for threads. See the [module](self).
 #[derive(Clone, Copy, Debug)]
 pub struct Parking;
-
-// SAFETY: every way out of `acquire` is a claim of the locked byte, or a hand-over by who had claimed it.
-#[allow(unsafe_code, reason = "promises exclusion")]
-unsafe impl<M: Machine> SlowPath<M> for Parking {
-    type Error = Infallible;
-    const NAME: &'static str = "parking";
-
-    fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Infallible> {
-        wait_for(m, word, &Self::patience(m));
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn try_acquire(word: &LockWord<M::Cell>) -> bool {
-        word.barge()
-    }
-
-    #[inline(always)]
-    fn release(m: &M, word: &LockWord<M::Cell>) {
-        if !word.release_hot() {
-            release_cold(m, word);
-        }
-    }
-
-    fn is_taken(seen: Value) -> bool {
-        seen.is_locked()
-    }
-}
-
-impl<M: Machine> HandsOver<M> for Parking {
-    fn release_fair(m: &M, word: &LockWord<M::Cell>) {
-        release_fair(m, word);
-    }
-}
-
-impl<M: Machine> Sleeping<M> for Parking {
-    fn patience(m: &M) -> Patience {
-        m.patience()
-    }
-}
 
 /// The same, but the unlock is one atomic step and sleeps do not end by themselves: nothing covers up a mistake. For
 /// tests; it costs a second atomic in each unlock.
 #[derive(Clone, Copy, Debug)]
 pub struct ParkingExact;
 
-// SAFETY: as above.
+mod kind {
+    use super::{Parking, ParkingExact, Patience};
+    use crate::machine::Cell;
+    use crate::word::LockWord;
+
+    /// In what the two differ.
+    pub trait Kind {
+        const KIND: &'static str;
+
+        /// The unlock while nobody is to be told. False if somebody is, or may be.
+        fn release_unawaited<C: Cell>(word: &LockWord<C>) -> bool;
+
+        fn naps(patience: Patience) -> Patience;
+    }
+
+    impl Kind for Parking {
+        const KIND: &'static str = "parking";
+
+        #[inline(always)]
+        fn release_unawaited<C: Cell>(word: &LockWord<C>) -> bool {
+            word.release_hot()
+        }
+
+        fn naps(patience: Patience) -> Patience {
+            patience
+        }
+    }
+
+    impl Kind for ParkingExact {
+        const KIND: &'static str = "parking-exact";
+
+        #[inline(always)]
+        fn release_unawaited<C: Cell>(word: &LockWord<C>) -> bool {
+            word.release_exact()
+        }
+
+        fn naps(patience: Patience) -> Patience {
+            Patience { nap: 0, nap_behind: 0, ..patience }
+        }
+    }
+}
+
+// SAFETY: every way out of `acquire` is a claim of the locked byte, or a hand-over by who had claimed it.
 #[allow(unsafe_code, reason = "promises exclusion")]
-unsafe impl<M: Machine> SlowPath<M> for ParkingExact {
+unsafe impl<M: Machine, S: Kind> SlowPath<M> for S {
     type Error = Infallible;
-    const NAME: &'static str = "parking-exact";
+    const NAME: &'static str = S::KIND;
 
     fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Infallible> {
-        wait_for(m, word, &Self::patience(m));
+        wait_for(m, word, &<S as Sleeping<M>>::patience(m));
         Ok(())
     }
 
@@ -165,7 +162,7 @@ unsafe impl<M: Machine> SlowPath<M> for ParkingExact {
 
     #[inline(always)]
     fn release(m: &M, word: &LockWord<M::Cell>) {
-        if !word.release_exact() {
+        if !S::release_unawaited(word) {
             release_cold(m, word);
         }
     }
@@ -175,15 +172,15 @@ unsafe impl<M: Machine> SlowPath<M> for ParkingExact {
     }
 }
 
-impl<M: Machine> HandsOver<M> for ParkingExact {
+impl<M: Machine, S: Kind> HandsOver<M> for S {
     fn release_fair(m: &M, word: &LockWord<M::Cell>) {
         release_fair(m, word);
     }
 }
 
-impl<M: Machine> Sleeping<M> for ParkingExact {
+impl<M: Machine, S: Kind> Sleeping<M> for S {
     fn patience(m: &M) -> Patience {
-        Patience { nap: 0, nap_behind: 0, ..m.patience() }
+        S::naps(m.patience())
     }
 }
 
