@@ -97,11 +97,13 @@ impl<M: Machine, S: SlowPath<M>> RawSpinLock<M, S> {
     }
 }
 
-impl<M: Machine, S: Sleeping<M>> RawSpinLock<M, S> {
+impl<M: Machine, S> RawSpinLock<M, S> {
     pub(crate) fn word(&self) -> &LockWord<M::Cell> {
         &self.word
     }
+}
 
+impl<M: Machine, S: Sleeping<M>> RawSpinLock<M, S> {
     /// Waits for the lock and takes it, unless [`Machine::now`] reaches `deadline` first. One try, if it has already.
     ///
     /// Gives up no earlier than then, and later only by the time that it takes to be scheduled. A waiter that gives up
@@ -116,7 +118,7 @@ impl<M: Machine, S: Sleeping<M>> RawSpinLock<M, S> {
 
     #[cold]
     #[inline(never)]
-    fn acquire_until_slow(&self, m: &M, deadline: u64) -> bool {
+    pub(crate) fn acquire_until_slow(&self, m: &M, deadline: u64) -> bool {
         S::acquire_until(m, &self.word, deadline)
     }
 }

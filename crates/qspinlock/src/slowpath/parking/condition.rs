@@ -46,7 +46,6 @@
 
 use core::convert::Infallible;
 use core::fmt;
-use core::marker::PhantomData;
 
 use super::list::List;
 use super::nap::{Nap, is_past, poll};
@@ -68,9 +67,8 @@ use crate::word::LockWord;
 /// A waiter has a queue node for as long as it waits. With no node left (on a fifth nesting level, or without a slot) it
 /// returns at once, having released the lock for a moment. So callers look again what they waited for, as they must.
 pub struct RawCondvar<M: Machine, I = Parking> {
-    inner: LockWord<M::Cell>,
+    inner: RawSpinLock<M, I>,
     list: List<M::Cell>,
-    kind: PhantomData<fn() -> I>,
 }
 
 /// How a wait ended.
@@ -88,7 +86,7 @@ impl<M: GlobalMachine, I> RawCondvar<M, I> {
     /// One on which nobody waits.
     #[must_use]
     pub const fn new() -> Self {
-        Self { inner: LockWord::new(), list: List::new(), kind: PhantomData }
+        Self { inner: RawSpinLock::new(), list: List::new() }
     }
 }
 
@@ -107,7 +105,7 @@ impl<M: Machine, I> fmt::Debug for RawCondvar<M, I> {
 impl<M: Machine, I: SlowPath<M, Error = Infallible>> RawCondvar<M, I> {
     /// One on which nobody waits, in cells that hold 0, for machines that make their own cells.
     pub const fn from_cells(inner: M::Cell, oldest: M::Cell, newest: M::Cell) -> Self {
-        Self { inner: LockWord::from_cell(inner), list: List::from_cells(oldest, newest), kind: PhantomData }
+        Self { inner: RawSpinLock::from_cell(inner), list: List::from_cells(oldest, newest) }
     }
 
     /// Releases the lock, waits to be notified or until [`Machine::now`] reaches the deadline, and takes the lock again.
@@ -129,7 +127,7 @@ impl<M: Machine, I: SlowPath<M, Error = Infallible>> RawCondvar<M, I> {
         let Some(level) = Level::take(m) else {
             S::release(m, word);
             m.yield_cpu();
-            take_again::<M, S>(m, word);
+            let Ok(()) = lock.acquire_on(m);
             return if is_past(m, deadline) { Waited::TimedOut } else { Waited::Notified };
         };
         let me = level.me();
@@ -148,7 +146,7 @@ impl<M: Machine, I: SlowPath<M, Error = Infallible>> RawCondvar<M, I> {
         let is_notified = self.sleep(m, word, &patience, me, deadline);
         drop(level);
         if !is_notified {
-            take_again::<M, S>(m, word);
+            let Ok(()) = lock.acquire_on(m);
             return Waited::TimedOut;
         }
         if !word.claim() {
@@ -217,16 +215,10 @@ impl<M: Machine, I: SlowPath<M, Error = Infallible>> RawCondvar<M, I> {
     }
 
     fn locked<R>(&self, m: &M, f: impl FnOnce() -> R) -> R {
-        take_again::<M, I>(m, &self.inner);
+        let Ok(()) = self.inner.acquire_on(m);
         let result = f();
-        I::release(m, &self.inner);
+        I::release(m, self.inner.word());
         result
-    }
-}
-
-fn take_again<M: Machine, S: SlowPath<M, Error = Infallible>>(m: &M, word: &LockWord<M::Cell>) {
-    if !S::try_acquire(word) {
-        let Ok(()) = S::acquire(m, word);
     }
 }
 
