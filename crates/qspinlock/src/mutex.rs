@@ -86,19 +86,22 @@ unsafe impl<S: Sleeping<Threads>> RawMutexTimed for RawSpinLock<Threads, S> {
 
     #[inline]
     fn try_lock_for(&self, timeout: Duration) -> Option<Self::Guard> {
-        match self.try_lock() {
-            None => self.try_acquire_until_on(&Threads, after(timeout)).then_some(GuardNoSend::new()),
-            guard => guard,
-        }
+        try_lock_until(self, || after(timeout))
     }
 
     #[inline]
     fn try_lock_until(&self, deadline: Instant) -> Option<Self::Guard> {
-        match self.try_lock() {
-            None => self.try_acquire_until_on(&Threads, at(deadline)).then_some(GuardNoSend::new()),
-            guard => guard,
-        }
+        try_lock_until(self, || at(deadline))
     }
+}
+
+/// Asks for the time only if the lock is not to be had at once.
+#[inline]
+fn try_lock_until<S: Sleeping<Threads>>(
+    lock: &RawSpinLock<Threads, S>,
+    deadline: impl FnOnce() -> u64,
+) -> Option<GuardNoSend> {
+    lock.try_lock().or_else(|| lock.acquire_until_slow(&Threads, deadline()).then(GuardNoSend::new))
 }
 
 /// The moment after so much time, on the clock of [`Threads`]. That has room for some centuries; what is later is as
