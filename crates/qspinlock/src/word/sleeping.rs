@@ -101,22 +101,23 @@ impl<C: Cell> LockWord<C> {
     /// # Errors
     /// What is there now. Else what was there before.
     pub(crate) fn release_cold(&self, newest: Option<Tail>) -> Result<Value, Value> {
-        let release = |v| match v {
-            v if Value(v).tail() != newest => None,
-            v if v & ASKED != 0 => Some((v & !(LOCKED_MASK | ASKED)) | GRANTED),
-            v => Some(v & !LOCKED_MASK),
-        };
-        self.0.update(RELEASE_COLD, release).map(Value).map_err(Value)
+        self.release_behind(RELEASE_COLD, newest, ASKED)
     }
 
     /// The unlock that grants the lock if anybody is in the lane. Refuses if somebody sleeps.
     pub(crate) fn release_granting(&self) -> bool {
+        self.release_behind(RELEASE_FAIR, None, LANE | ASKED).is_ok()
+    }
+
+    /// Releases the lock, if the newest sleeper is `newest`; and grants it, if one of the bits `granting` is set.
+    #[inline]
+    fn release_behind(&self, access: Access, newest: Option<Tail>, granting: u32) -> Result<Value, Value> {
         let release = |v| match v {
-            v if Value(v).tail().is_some() => None,
-            v if v & (LANE | ASKED) != 0 => Some((v & !(LOCKED_MASK | ASKED)) | GRANTED),
+            v if Value(v).tail() != newest => None,
+            v if v & granting != 0 => Some((v & !(LOCKED_MASK | ASKED)) | GRANTED),
             v => Some(v & !LOCKED_MASK),
         };
-        self.0.update(RELEASE_FAIR, release).is_ok()
+        self.0.update(access, release).map(Value).map_err(Value)
     }
 
     /// What is there, as a hint.
