@@ -22,11 +22,11 @@ fn lines(panel: &Panel) -> Vec<Line> {
 }
 
 /// What must be known before a point is believed.
-fn caution(panel: &Panel) -> Option<&'static str> {
-    if panel.default.is_none() && panel.std.is_none() {
-        return Some("No slice was comparable: the CPUs moved too often. Repeat it, with more --rounds.");
-    }
-    panel.is_short.then_some("The slices were shorter than 2 s: the worst waits mean nothing.")
+fn cautions(panel: &Panel) -> impl Iterator<Item = &'static str> {
+    let is_empty = panel.default.is_none() && panel.std.is_none();
+    let empty = "No slice was comparable: the CPUs moved too often. Repeat it, with more --rounds.";
+    let short = "The slices were shorter than 2 s: the worst waits mean nothing.";
+    [(is_empty, empty), (panel.is_short, short)].into_iter().filter_map(|(applies, text)| applies.then_some(text))
 }
 
 impl Found {
@@ -46,7 +46,8 @@ impl Found {
                 ]);
             }
             parts.push(format!("{table}"));
-            parts.push(caution(panel).map_or_else(String::new, |text| format!("{text}\n")));
+            parts.extend(cautions(panel).map(str::to_owned));
+            parts.push(String::new());
         }
         parts.push(ui::heading("Noise"));
         parts.extend(self.notes.iter().map(|note| format!("  {note}")));
@@ -87,7 +88,7 @@ impl Found {
 fn table(panel: &Panel) -> Markup {
     html! {
         h2 { (panel.title()) }
-        @if let Some(text) = caution(panel) { p.warning { (text) } }
+        @for text in cautions(panel) { p.warning { (text) } }
         div.scroll { table {
             thead { tr {
                 th { "parameter" } th { "value" } th.figure { "throughput" } th.figure { (panel.wait()) } th.figure { "rounds" }
