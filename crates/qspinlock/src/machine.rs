@@ -174,6 +174,12 @@ pub enum Event {
     /// A waiter behind another went to sleep.
     #[doc(alias = "pv_wait_node")]
     WaitNode,
+    /// A waiter went to sleep before it had spun its whole time, since its turn was far off.
+    #[doc(alias = "pv_wait_early")]
+    WaitEarly,
+    /// Who looked for the first in the queue passed a waiter that nobody had passed before.
+    #[doc(alias = "pv_hash_hops")]
+    Step,
     /// A sleeper woke and had been told why.
     #[doc(alias = "pv_kick_wake")]
     KickWake,

@@ -50,6 +50,8 @@ events! {
     KickUnlock: "pv_kick_unlock",
     WaitHead: "pv_wait_head",
     WaitNode: "pv_wait_node",
+    WaitEarly: "pv_wait_early",
+    Step: "pv_hash_hops",
     KickWake: "pv_kick_wake",
     Spurious: "pv_spurious_wakeup",
     Rescued: "nap_rescue",

@@ -234,7 +234,9 @@ impl<C: Cell> LockWord<C> {
     }
 }
 
+mod halting;
 mod sleeping;
+pub(crate) use halting::Behind;
 pub(crate) use sleeping::Step;
 
 #[cfg(all(test, feature = "std"))]

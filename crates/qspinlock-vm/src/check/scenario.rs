@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::str::FromStr;
 
 use qspinlock::RawSpinLock;
-use qspinlock::slowpath::{Native, Parking, ParkingExact, SlowPath, TestAndSet};
+use qspinlock::slowpath::{Native, Paravirt, Parking, ParkingExact, SlowPath, TestAndSet};
 
 use super::automaton::Program;
 use super::ghost::Promises;
@@ -63,6 +63,8 @@ macro_rules! locks {
 locks! {
     /// The queued spinlock.
     Native = Native, fifo: true, bypass: true;
+    /// Virtual CPUs.
+    Paravirt = Paravirt, fifo: false, bypass: false;
     /// Waiters that sleep.
     Parking = Parking, fifo: false, bypass: false, holes: 1;
     /// The same, with nothing that covers a mistake.

@@ -1,27 +1,8 @@
-//! The queue of sleepers: anybody may join it, only the owner of the lock takes somebody out. So the lock itself
-//! protects it, and a node has one writer at any moment.
-//!
-//! The lock word names the newest. A node names its predecessor in `prev`, written before it is published. Who takes
-//! out the first walks there from the newest, once: it leaves a link in the other direction (`next`) in each node it
-//! passes, and the name of the first in the node where it began (`first`); the next walk ends there.
-//!
-//! ```text
-//!   word --> newest --prev--> · --prev--> · --prev--> oldest
-//!              |                 <--next--  <--next--    ^
-//!              +---------------- first ------------------+
-//! ```
+//! How a sleeper stands with the lock, and who tells it so. It lies in a [`lineup`](crate::slowpath::lineup).
 
 use crate::machine::{Access, Cell, Machine};
-use crate::queue::{Node, Tail, node};
-use crate::word::LockWord;
+use crate::queue::{Node, Tail};
 
-// What the owner of the lock writes into nodes, the next one to do so reads: release and claim of the lock order it.
-const SET_PREV: Access = Access::relaxed("node.set-prev", "sleepers.push publishes it");
-const SET_FIRST: Access = Access::relaxed("node.set-first", "sleepers.push publishes it, or it is the lock owner's");
-const SET_NEXT: Access = Access::relaxed("node.set-next", "the lock owner's");
-const GET_PREV: Access = Access::relaxed("node.get-prev", "sleepers.newest has acquired it");
-const GET_FIRST: Access = Access::relaxed("node.get-first", "sleepers.newest has acquired it");
-const GET_NEXT: Access = Access::relaxed("node.get-next", "the lock owner's");
 const PREPARE: Access = Access::relaxed("node.prepare", "sleepers.push publishes it");
 const TELL: Access = Access::release(
     "node.tell",
@@ -81,12 +62,6 @@ impl<C: Cell> Node<C> {
         self.grant.store(State::Woken as u32, PREPARE);
     }
 
-    /// Makes a prepared node, `me`, ready to be published behind `prev`.
-    pub(super) fn follow(&self, me: Tail, prev: Option<Tail>) {
-        self.prev.store(prev.map_or(0, Tail::code), SET_PREV);
-        self.first.store(if prev.is_none() { me.code() } else { 0 }, SET_FIRST);
-    }
-
     /// Sleeps while the state is `state`, until told otherwise or until `until`. May wake for no reason.
     pub(super) fn sleep<M: Machine<Cell = C>>(&self, m: &M, state: State, until: Option<u64>) -> State {
         m.wait(&self.grant, state as u32, SLEEP, until);
@@ -126,42 +101,5 @@ impl<C: Cell> Node<C> {
             _ => unreachable!("who is in the queue waits"),
         };
         State::of(self.grant.update(TELL, told).expect("a state follows"))
-    }
-}
-
-/// The oldest sleeper. The caller owns the lock.
-pub(super) fn first<M: Machine>(m: &M, word: &LockWord<M::Cell>) -> Option<Tail> {
-    Some(find_first(m, word.newest()?))
-}
-
-/// Takes the oldest sleeper out of the queue. The caller owns the lock. Returns it, and the newest of those left.
-pub(super) fn take_first<M: Machine>(m: &M, word: &LockWord<M::Cell>) -> Option<(Tail, Option<Tail>)> {
-    loop {
-        let newest = word.newest()?;
-        let first = find_first(m, newest);
-        if first != newest {
-            let next = node(m, first).next.load(GET_NEXT);
-            node(m, newest).first.store(next, SET_FIRST);
-            return Some((first, Some(newest)));
-        }
-        if word.all_up(first) {
-            return Some((first, None));
-        }
-    }
-}
-
-/// Walks from the newest to the first node that knows who is the oldest, and leaves links back.
-fn find_first<M: Machine>(m: &M, newest: Tail) -> Tail {
-    let mut at = newest;
-    loop {
-        if let Some(first) = Tail::from_code(node(m, at).first.load(GET_FIRST)) {
-            if at != newest {
-                node(m, newest).first.store(first.code(), SET_FIRST);
-            }
-            return first;
-        }
-        let prev = Tail::from_code(node(m, at).prev.load(GET_PREV)).expect("who has no predecessor is the first");
-        node(m, prev).next.store(at.code(), SET_NEXT);
-        at = prev;
     }
 }

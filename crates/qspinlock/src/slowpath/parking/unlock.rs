@@ -1,8 +1,9 @@
 //! Taking sleepers out of the queue: what an unlock does when somebody is to be told, and who gets up by itself.
 
-use super::sleepers::{State, first, take_first};
+use super::sleepers::State;
 use crate::machine::{Event, Machine};
 use crate::queue::{Tail, node};
+use crate::slowpath::lineup::{first, take_first};
 use crate::word::LockWord;
 
 /// Claimed the lock while lying in the queue: its first takes itself out, true. From behind, it is the turn of the first: the

@@ -1,0 +1,269 @@
+//! Virtual CPUs that a hypervisor may take away at any time, and that can sleep until another one kicks them.
+//!
+//! A fair queue waits for its head, and here the head may not be running. So waiters spin for a while and then sleep, which
+//! gives their CPU to somebody who has something to do; and as long as the head of the queue sleeps, who comes by may take
+//! the lock (*stealing*).
+//!
+//! ```text
+//!   newcomer   lock free and head not awake? take it ---> else join the queue
+//!   waiter     spin ---> sleep ---> made the head, asleep or awake
+//!   head       awake: nobody may steal ---> spin ---> asleep: "slow", anybody may steal ---> woken by the unlock
+//! ```
+//!
+//! * **Made the head without being woken.** The new owner makes the next in the queue the head *before* its critical
+//!   section. If that one sleeps it stays asleep: the lock is held, it could only spin. Instead the owner marks the lock
+//!   *slow*, and whoever unlocks wakes it. One wake-up an acquisition, not two.
+//! * **One word decides each race.** A waiter goes to sleep by a read-modify-write on its node, and is made the head by
+//!   another one: so each knows what the other did, with no fence between a flag and a state. The head goes to sleep by a
+//!   read-modify-write on the lock word that takes the lock instead if that is free; the slow unlock is another. Whichever
+//!   comes second sees the first.
+//! * **Early sleep is not contagious.** A waiter behind somebody who sleeps need not spin its whole budget: its turn is far
+//!   off. But only behind one that has spent its own budget, or behind the head; not behind one that slept early itself.
+//!   Otherwise a single sleeper puts the whole queue behind it to sleep, and each hand-off is a wake-up. The machine's hint
+//!   that a CPU is preempted counts only for the head, for the same reason.
+//!
+//! # From the lock to its sleeping head, without a table
+//! An unlock has the address of a lock and needs to know whom to wake. The usual answer is a hash from locks to heads,
+//! filled before the lock is marked slow, emptied before it is released, with an entry a lock and a proof that it never
+//! runs over. Here the queue itself leads there: the lock word names the newest waiter, and each knows who came before
+//! it ([`lineup`](super::lineup)). Only the owner of the lock looks, and only an owner changes who is first; so what it
+//! finds is right, whoever the owner is: one who stole the lock, or a thread that was sent the guard. Nothing can be full,
+//! nothing has to be removed before the release, nothing is allocated at start, and no two locks share a line of anything.
+//! Each waiter is walked past once, so the price is that of one probe a waiter ([`Event::Step`] counts them).
+//!
+//! # Nothing of the lock is touched after it is free
+//! The slow unlock looks up the head, releases, and then touches only the head's node, which lives as long as the machine.
+//! That may be late: the head may have got the lock by itself, and its node may be in another queue by then. So what is
+//! written there is harmless wherever it lands: it turns *head, asleep* into *head*, which is what a waiter finds that
+//! wakes for no reason. And an unlock kicks whom it found asleep even if such a straggler has been there first: it cannot
+//! wait for that one's kick.
+//!
+//! # Bounded stealing
+//! A thief passes a sleeping head, not one that is awake. A head that was woken so many times
+//! ([`turns`](Patience::turns)) in vain sleeps with nobody allowed to steal. So at most that many owners' terms pass it by
+//! stealing; those behind it wait for it, in order of arrival.
+//!
+//! How long everybody spins is the machine's to say ([`Machine::patience`]): `spin` and `yields` of a newcomer, `lane` of
+//! who is in the queue, `turns`.
+
+use core::convert::Infallible;
+
+use super::lineup::{first, take_first};
+use super::{HandsOver, Patience, SlowPath, test_and_set};
+use crate::machine::{Access, Budget, Cell, Event, Machine};
+use crate::queue::{Level, Node, Tail, node};
+use crate::word::{Behind, LockWord, Value};
+
+/// The queued lock for virtual CPUs. See the [module](self).
+#[derive(Clone, Copy, Debug)]
+#[doc(alias = "__pv_queued_spin_lock_slowpath")]
+pub struct Paravirt;
+
+// SAFETY: every way out of `acquire` is a claim of the locked byte.
+#[allow(unsafe_code, reason = "promises exclusion")]
+unsafe impl<M: Machine> SlowPath<M> for Paravirt {
+    type Error = Infallible;
+    const NAME: &'static str = "paravirt";
+
+    fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Infallible> {
+        let patience = m.patience();
+        if steal(m, word, &patience) {
+            return Ok(());
+        }
+        let Some(level) = Level::take(m) else {
+            test_and_set::barge(m, word);
+            return Ok(());
+        };
+        wait_in_line(m, word, &patience, level.me());
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn release(m: &M, word: &LockWord<M::Cell>) {
+        if !word.release_fast() {
+            release_slow(m, word);
+        }
+    }
+}
+
+impl<M: Machine> HandsOver<M> for Paravirt {
+    /// As every unlock: a head that is awake has it next, and one that sleeps would have to be waited for.
+    fn release_fair(m: &M, word: &LockWord<M::Cell>) {
+        Self::release(m, word);
+    }
+}
+
+/// How a waiter stands with the queue: what its node's `grant` holds.
+mod state {
+    /// It spins, and is not the first.
+    pub(super) const WAITING: u32 = 0;
+    /// It has spent its budget and sleeps.
+    pub(super) const ASLEEP: u32 = 1;
+    /// It sleeps since there is no hurry.
+    pub(super) const ASLEEP_EARLY: u32 = 2;
+    /// It is the head, and awake.
+    pub(super) const HEAD: u32 = 3;
+    /// It is the head, and sleeps or is about to.
+    pub(super) const HEAD_ASLEEP: u32 = 4;
+
+    pub(super) const fn is_head(state: u32) -> bool {
+        state >= HEAD
+    }
+}
+
+use state::{ASLEEP, ASLEEP_EARLY, HEAD, HEAD_ASLEEP, WAITING, is_head};
+
+/// Looks at the predecessor while a waiter spins, spread over its budget.
+#[doc(alias = "PV_PREV_CHECK_MASK")]
+const EARLY_LOOKS: u32 = 8;
+
+const INIT: Access = Access::relaxed("turn.init", "sleepers.join publishes it");
+const AWAIT: Access = Access::relaxed("turn.await", "who is made the head takes nothing from us: it claims the word");
+const PEEK: Access = Access::relaxed("turn.peek", "a hint: whether to sleep early");
+const DOZE_OFF: Access = Access::relaxed("turn.doze-off", "turn.promote is on the same cell: one of the two comes first");
+const SLEEP: Access = Access::relaxed("turn.sleep", "turn.doze-off and turn.promote are on the same cell");
+const PROMOTE: Access = Access::relaxed("turn.promote", "turn.doze-off is on the same cell: one of the two comes first");
+const NOD: Access = Access::relaxed("turn.nod", "word.slow-down publishes it");
+const WAKE: Access = Access::relaxed("turn.wake", "word.release-slow has acquired what word.slow-down published");
+
+/// Takes the lock while no head is awake, for a while. A queue without a head to wait for is one to be in front of.
+fn steal<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> bool {
+    if patience.spin > 0 {
+        let budget = Budget::Until(m.now().saturating_add(patience.spin.into()));
+        while word.watch(m, budget, |v| v.is_for_thieves() || v.is_head_awake()) {
+            if word.steal() {
+                return true;
+            }
+            if word.peek().is_head_awake() {
+                return false;
+            }
+            m.count(Event::Bypassed);
+        }
+    }
+    (0..patience.yields).any(|_| {
+        m.yield_cpu();
+        word.steal()
+    })
+}
+
+/// Joins the queue, and leaves it with the lock.
+fn wait_in_line<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, me: Tail) {
+    let mine = node(m, me);
+    let before = loop {
+        let last = word.peek().tail();
+        mine.grant.store(if last.is_none() { HEAD } else { WAITING }, INIT);
+        mine.follow(me, last);
+        if word.join(last, me) {
+            break last;
+        }
+    };
+    m.count(Event::Queued);
+    if let Some(before) = before {
+        await_turn(m, patience, mine, before);
+    }
+    match await_lock(m, word, patience, me) {
+        Behind::Nobody => m.count(Event::SoleHead),
+        Behind::Somebody => {
+            take_first(m, word);
+            promote(m, word);
+            m.count(Event::HandOff);
+        }
+    }
+}
+
+/// Waits to be made the head.
+fn await_turn<M: Machine>(m: &M, patience: &Patience, mine: &Node<M::Cell>, before: Tail) {
+    let Some(sleep) = spin(m, patience, mine, before) else { return };
+    if mine.grant.cas(WAITING, sleep, DOZE_OFF).is_ok() {
+        if sleep == ASLEEP_EARLY {
+            m.count(Event::WaitEarly);
+        }
+        sleep_as(m, mine, sleep, Event::WaitNode);
+    }
+}
+
+/// Sleeps until it stands otherwise with the queue. Who wakes for no reason sleeps on: there is nothing new to do.
+fn sleep_as<M: Machine>(m: &M, mine: &Node<M::Cell>, state: u32, event: Event) {
+    m.count(event);
+    loop {
+        m.wait(&mine.grant, state, SLEEP, None);
+        if mine.grant.load(AWAIT) != state {
+            return m.count(Event::KickWake);
+        }
+        m.count(Event::Spurious);
+    }
+}
+
+/// Spins until it is made the head: `None`. Or until it should sleep, and as what.
+fn spin<M: Machine>(m: &M, patience: &Patience, mine: &Node<M::Cell>, before: Tail) -> Option<u32> {
+    let looks = if patience.lane == 0 { 1 } else { EARLY_LOOKS };
+    for _ in 0..looks {
+        let budget = Budget::Until(m.now().saturating_add((patience.lane / EARLY_LOOKS).into()));
+        if m.until_for(&mine.grant, AWAIT, budget, is_head).is_ok() {
+            return None;
+        }
+        let is_far = match node(m, before).grant.load(PEEK) {
+            ASLEEP | HEAD_ASLEEP => true,
+            HEAD => m.preempted(before.cpu()),
+            _ => false,
+        };
+        if is_far {
+            return Some(ASLEEP_EARLY);
+        }
+    }
+    Some(ASLEEP)
+}
+
+/// The head waits until it has the lock.
+fn await_lock<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, me: Tail) -> Behind {
+    let mine = node(m, me);
+    let mut vain = 0;
+    // Who was made the head in its sleep sleeps on: the lock is held, and has been or will be marked slow.
+    let mut is_awake = mine.grant.load(AWAIT) == HEAD;
+    loop {
+        if !is_awake {
+            sleep_as(m, mine, HEAD_ASLEEP, Event::WaitHead);
+            vain += 1;
+        }
+        if let Some(behind) = word.rise(me) {
+            return behind;
+        }
+        let budget = Budget::Until(m.now().saturating_add(patience.lane.into()));
+        while word.watch(m, budget, Value::is_free) {
+            if let Some(behind) = word.claim_as_first(me) {
+                return behind;
+            }
+            m.count(Event::Bypassed);
+        }
+        mine.grant.store(HEAD_ASLEEP, NOD);
+        if let Some(behind) = word.slow_down(me, vain >= patience.turns) {
+            return behind;
+        }
+        is_awake = false;
+    }
+}
+
+/// The new owner makes the next in the queue the head, and leaves it asleep if it sleeps.
+fn promote<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
+    let next = first(m, word).expect("somebody is behind");
+    let promoted = |state| match state {
+        WAITING => Some(HEAD),
+        _ => Some(HEAD_ASLEEP),
+    };
+    let was = node(m, next).grant.update(PROMOTE, promoted).unwrap_or_else(|state| state);
+    if was != WAITING {
+        word.mark_slow();
+    }
+}
+
+/// The unlock when the head is to be woken.
+#[cold]
+#[inline(never)]
+fn release_slow<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
+    let head = first(m, word).expect("a slow lock has a queue");
+    word.release_slow();
+    // Nothing of the lock may be touched from here on: it may be gone.
+    let _ = node(m, head).grant.cas(HEAD_ASLEEP, HEAD, WAKE);
+    m.count(Event::KickUnlock);
+    m.kick(head.cpu());
+}

@@ -1,0 +1,126 @@
+//! The steps on the word where virtual CPUs wait: what bit 8 means there, and the value 3 of the locked byte.
+//!
+//! ```text
+//!  31                                  13 12     10   9   8 7              0
+//! +--------------------------------------+---------+---+---+---------------+
+//! |             CPU of newest            | level+1 | 0 | H |     locked    |
+//! +--------------------------------------+---------+---+---+---------------+
+//! ```
+//!
+//! * *locked*: 0 free, 1 held, 3 *slow*: held, and the first in the queue sleeps, or is about to. The unlock wakes it.
+//! * *H*, the head is awake: nobody else may take the lock. Set by the first in the queue while it spins; and by one that
+//!   has been passed too often, also while it sleeps.
+//! * *newest*: the last in the queue.
+//!
+//! | newest | H | locked | who is there |
+//! |--------|---|--------|--------------|
+//! | 0      | 0 | 0      | nobody |
+//! | ·      | · | 1      | an owner |
+//! | n      | · | 3      | an owner; and the first in the queue has to be woken by it |
+//! | n      | 0 | 0      | the first in the queue is about to wake up; anybody may take the lock |
+//! | n      | 1 | 0      | the first in the queue is about to take the lock |
+
+use super::{LOCKED, LOCKED_MASK, LockWord, TAIL_MASK, Value, tail_bits};
+use crate::machine::{Access, Cell};
+use crate::queue::Tail;
+
+const HEAD_AWAKE: u32 = 1 << 8;
+const SLOW: u32 = 3;
+
+const JOIN: Access = Access::release("sleepers.join", "sleepers.newest: publishes our node");
+const STEAL: Access = Access::acquire("word.steal", "word.release-*: enter the critical section");
+const RISE: Access = Access::acquire("word.rise", "word.release-*: it claims if it can");
+const CLAIM_FIRST: Access = Access::acquire("word.claim-first", "word.release-*: enter the critical section");
+const SLOW_DOWN: Access = Access::acq_rel(
+    "word.slow-down",
+    "word.release-slow: it finds that we sleep, or we find the lock free; it claims if it can",
+);
+const MARK_SLOW: Access = Access::relaxed("word.mark-slow", "the owner's; its unlock, or that of who it lends the lock to");
+const RELEASE_FAST: Access = Access::release("word.release-fast", "every claim: the critical section comes before");
+const RELEASE_SLOW: Access = Access::acq_rel(
+    "word.release-slow",
+    "every claim: the critical section comes before; and word.slow-down: the head's last word on whether it sleeps",
+);
+
+impl Value {
+    /// The first in the queue is awake, or has been passed too often: the lock is for nobody else.
+    pub(crate) const fn is_head_awake(self) -> bool {
+        self.0 & HEAD_AWAKE != 0
+    }
+
+    /// Anybody may take the lock.
+    pub(crate) const fn is_for_thieves(self) -> bool {
+        self.0 & (LOCKED_MASK | HEAD_AWAKE) == 0
+    }
+}
+
+/// What the first in the queue has left behind when it has taken the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Behind {
+    /// Nobody.
+    Nobody,
+    /// Somebody, who is to be made the first.
+    Somebody,
+}
+
+impl<C: Cell> LockWord<C> {
+    /// Takes the lock past the queue: (·,0,0) → (·,0,1).
+    pub(crate) fn steal(&self) -> bool {
+        let steal = |v| Value(v).is_for_thieves().then_some(v | LOCKED);
+        self.0.update(STEAL, steal).is_ok()
+    }
+
+    /// Makes `me` the newest, behind `last`, if that is still the newest.
+    pub(crate) fn join(&self, last: Option<Tail>, me: Tail) -> bool {
+        let join = |v| (Value(v).tail() == last).then_some((v & !TAIL_MASK) | tail_bits(me));
+        self.0.update(JOIN, join).is_ok()
+    }
+
+    /// The first in the queue, `me`, is awake: it takes the lock, or sees to it that nobody else does.
+    pub(crate) fn rise(&self, me: Tail) -> Option<Behind> {
+        self.claim_first(RISE, me, |v| v | HEAD_AWAKE)
+    }
+
+    /// The first in the queue, `me`, takes the lock if it is free.
+    pub(crate) fn claim_as_first(&self, me: Tail) -> Option<Behind> {
+        self.claim_first(CLAIM_FIRST, me, |v| v)
+    }
+
+    /// The first in the queue, `me`, takes the lock, or else asks to be woken. Nobody may pass it if it is `starving`.
+    pub(crate) fn slow_down(&self, me: Tail, starving: bool) -> Option<Behind> {
+        let flags = if starving { HEAD_AWAKE } else { 0 };
+        self.claim_first(SLOW_DOWN, me, |v| (v & !HEAD_AWAKE) | flags | SLOW)
+    }
+
+    /// Takes the lock, and leaves the queue if nobody is behind `me`; or else does something else.
+    fn claim_first(&self, access: Access, me: Tail, or: impl Fn(u32) -> u32) -> Option<Behind> {
+        let is_last = |v| v & TAIL_MASK == tail_bits(me);
+        let step = |v| match v {
+            v if v & LOCKED_MASK != 0 => Some(or(v)),
+            v if is_last(v) => Some(LOCKED),
+            v => Some((v & !HEAD_AWAKE) | LOCKED),
+        };
+        let old = self.0.update(access, step).unwrap_or_else(|v| v);
+        match old {
+            _ if old & LOCKED_MASK != 0 => None,
+            _ if is_last(old) => Some(Behind::Nobody),
+            _ => Some(Behind::Somebody),
+        }
+    }
+
+    /// The owner's unlock is to wake the first in the queue. The latter may have said so itself.
+    pub(crate) fn mark_slow(&self) {
+        self.0.cas_low8(LOCKED as u8, SLOW as u8, MARK_SLOW);
+    }
+
+    /// The unlock, if nobody is to be woken.
+    #[inline(always)]
+    pub(crate) fn release_fast(&self) -> bool {
+        self.0.cas_low8(LOCKED as u8, 0, RELEASE_FAST)
+    }
+
+    /// The unlock when somebody is to be woken.
+    pub(crate) fn release_slow(&self) {
+        let _ = self.0.update(RELEASE_SLOW, |v| Some(v & !LOCKED_MASK));
+    }
+}
