@@ -80,11 +80,11 @@ impl<'w, S: Sleeping<Sleeper<'w>>> Tokens<'w, S> {
     }
 
     fn notify_one(&self, m: &Sleeper<'w>) -> bool {
-        self.condition.notify_one_on(m, || &self.lock.lock)
+        self.condition.notify_one_on(m, || Some(&self.lock.lock))
     }
 
     fn notify_all(&self, m: &Sleeper<'w>) -> usize {
-        self.condition.notify_all_on(m, || &self.lock.lock)
+        self.condition.notify_all_on(m, || Some(&self.lock.lock))
     }
 
     fn run(&self, m: &Sleeper<'w>, does: Does, noted: &CheckCell) {

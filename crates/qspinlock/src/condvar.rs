@@ -101,9 +101,14 @@ type Guard<'a, S, T> = MutexGuard<'a, RawSpinLock<Threads, S>, T>;
 #[doc(alias = "pthread_cond_t")]
 pub struct Condvar {
     raw: RawCondvar<Threads>,
-    /// The lock that all have come with who wait now. Written and read with the list of waiters locked.
+    /// The lock that all have come with who wait now; one more, [`OWN_WAY`], if its waiters do not line up. Written and read
+    /// with the list of waiters locked.
     lock: AtomicPtr<RawSpinLock<Threads, Parking>>,
 }
+
+/// Added to the address of a lock whose waiters do not line up. Locks are aligned to more.
+const OWN_WAY: usize = 1;
+const _: () = assert!(align_of::<RawSpinLock<Threads, Parking>>() > OWN_WAY);
 
 /// Whether a wait ended because its time was over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,14 +226,13 @@ impl Condvar {
         self.raw.notify_all_on(&Threads, || self.lock())
     }
 
-    /// The lock of those who wait. Called while somebody does.
-    fn lock<'l>(&self) -> &'l RawSpinLock<Threads, Parking> {
+    /// The lock of those who wait, if they line up. Called while somebody waits.
+    fn lock<'l>(&self) -> Option<&'l RawSpinLock<Threads, Parking>> {
+        let lock = self.lock.load(Ordering::Relaxed);
         // SAFETY: a waiter that is in the list, or was taken out of it by us and not told so yet, borrows its lock until
         // it returns. The list is locked, so that pointer is of such a waiter.
         #[allow(unsafe_code, reason = "the waiter's borrow keeps it alive")]
-        unsafe {
-            &*self.lock.load(Ordering::Relaxed)
-        }
+        (lock.addr() & OWN_WAY == 0).then(|| unsafe { &*lock })
     }
 
     #[track_caller]
@@ -256,7 +260,8 @@ impl Condvar {
         #[allow(unsafe_code, reason = "the guard lends its lock to the wait")]
         let lock = unsafe { MutexGuard::mutex(guard).raw() };
         // All kinds of sleeping lock are one word and one queue, and who notifies moves waiters there.
-        let this = ptr::from_ref(lock).cast::<RawSpinLock<Threads, Parking>>().cast_mut();
+        let way = if S::lines_up() { 0 } else { OWN_WAY };
+        let this = ptr::from_ref(lock).cast::<RawSpinLock<Threads, Parking>>().cast_mut().map_addr(|lock| lock | way);
         let admit = |is_empty| {
             if is_empty {
                 self.lock.store(this, Ordering::Relaxed);

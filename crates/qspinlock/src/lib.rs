@@ -14,6 +14,7 @@ pub mod select;
 #[cfg(feature = "lock_api")]
 mod sendable;
 pub mod slowpath;
+pub mod start;
 #[cfg(feature = "stats")]
 pub mod stats;
 #[cfg(feature = "std")]

@@ -7,11 +7,11 @@ use lock_api::{GuardNoSend, RawMutex as _, RawMutexTimed};
 use crate::Machine;
 use crate::raw::RawSpinLock;
 use crate::sendable::Sendable;
-use crate::slowpath::{Parking, Sleeping};
+use crate::slowpath::{Chosen, Sleeping};
 use crate::threads::Threads;
 
 /// The raw lock of [`Mutex`]: 4 bytes, for the threads of a process.
-pub type RawMutex = RawSpinLock<Threads, Parking>;
+pub type RawMutex = RawSpinLock<Threads, Chosen>;
 
 /// A mutual exclusion lock for the threads of a process: 4 bytes beside the data. Waiters spin a little, yield, and sleep.
 ///

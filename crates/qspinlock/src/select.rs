@@ -24,6 +24,10 @@
 pub enum SlowPathKind {
     /// [`Native`](crate::slowpath::Native).
     Native,
+    /// Several memory nodes: the lock stays on one for a while. Runs [`Native`](crate::slowpath::Native) until it is there.
+    Numa,
+    /// [`Paravirt`](crate::slowpath::Paravirt).
+    Paravirt,
     /// [`Parking`](crate::slowpath::Parking).
     Parking,
     /// [`TestAndSet`](crate::slowpath::TestAndSet).
@@ -32,13 +36,15 @@ pub enum SlowPathKind {
 
 impl SlowPathKind {
     /// All there are.
-    pub const ALL: &'static [Self] = &[Self::Native, Self::Parking, Self::TestAndSet];
+    pub const ALL: &'static [Self] = &[Self::Native, Self::Numa, Self::Paravirt, Self::Parking, Self::TestAndSet];
 
     /// The name, as a user writes it; the same as [`SlowPath::NAME`](crate::slowpath::SlowPath::NAME).
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
+            Self::Numa => "numa",
+            Self::Paravirt => "paravirt",
             Self::Parking => "parking",
             Self::TestAndSet => "test-and-set",
         }

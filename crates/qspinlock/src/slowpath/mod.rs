@@ -24,12 +24,14 @@
 //!
 //! A **flavour** says only what differs from this walk. What a slow path must offer at all is [`SlowPath`].
 
+mod chosen;
 mod lineup;
 mod native;
 pub mod paravirt;
 pub mod parking;
 mod test_and_set;
 
+pub use chosen::{ByLoad, Chosen};
 pub use native::Native;
 pub use paravirt::Paravirt;
 pub use parking::{Parking, ParkingExact, Patience, RawCondvar, Sleeping, Waited};

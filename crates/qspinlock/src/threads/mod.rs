@@ -136,6 +136,12 @@ unsafe impl Machine for Threads {
     }
 }
 
+/// What fits the threads of this process.
+pub(crate) fn automatic() -> crate::select::SlowPathKind {
+    use crate::select::{Facts, Setting, choose};
+    choose(&Facts::new(Setting::UserSpace, 0)).slow_path
+}
+
 impl GlobalMachine for Threads {
     const MACHINE: Self = Self;
 }

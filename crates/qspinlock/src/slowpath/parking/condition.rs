@@ -26,6 +26,9 @@
 //! which the waiter would have lain down; it sleeps, so somebody else writes its node. It is pushed behind an owner
 //! only, as always. All waiters at a time are pushed in one step, linked as they are.
 //!
+//! Where waiters do not sleep in the lock's queue (a [`Chosen`](crate::slowpath::Chosen) slow path other than
+//! [`Parking`]) they are woken instead, and wait for the lock as any newcomer does.
+//!
 //! If the lock is free, one waiter is simply told that it is woken. Several would fight for the lock; so the notifier
 //! takes the lock, pushes them, and releases it, which wakes the oldest.
 //!
@@ -143,21 +146,23 @@ impl<M: Machine, I: SlowPath<M, Error = Infallible>> RawCondvar<M, I> {
         }
         S::release(m, word);
         let patience = S::patience(m);
-        let is_notified = self.sleep(m, word, &patience, me, deadline);
+        let is_notified = self.sleep(m, S::lines_up().then_some(word), &patience, me, deadline);
         drop(level);
-        if !is_notified {
+        if !is_notified || !S::lines_up() {
             let Ok(()) = lock.acquire_on(m);
-            return Waited::TimedOut;
-        }
-        if !word.claim() {
+        } else if !word.claim() {
             contend(m, word, &patience, patience.turns.min(1));
         }
-        Waited::Notified
+        if is_notified { Waited::Notified } else { Waited::TimedOut }
     }
 
     /// Notifies the oldest waiter, if there is one. `lock` is called with the list locked, and says which lock it came
-    /// with.
-    pub fn notify_one_on<'l, S: Sleeping<M> + 'l>(&self, m: &M, lock: impl FnOnce() -> &'l RawSpinLock<M, S>) -> bool
+    /// with; or nothing, if waiters of that lock do not [line up](Sleeping::lines_up).
+    pub fn notify_one_on<'l, S: Sleeping<M> + 'l>(
+        &self,
+        m: &M,
+        lock: impl FnOnce() -> Option<&'l RawSpinLock<M, S>>,
+    ) -> bool
     where
         M: 'l,
     {
@@ -166,12 +171,19 @@ impl<M: Machine, I: SlowPath<M, Error = Infallible>> RawCondvar<M, I> {
         }
         let taken = self.locked(m, || self.list.take_oldest(m).map(|oldest| (oldest, lock())));
         let Some((oldest, lock)) = taken else { return false };
-        requeue(m, lock.word(), oldest, oldest);
+        match lock {
+            Some(lock) => requeue(m, lock.word(), oldest, oldest),
+            None => wake(m, oldest, oldest),
+        }
         true
     }
 
     /// Notifies all waiters. Returns how many there were.
-    pub fn notify_all_on<'l, S: Sleeping<M> + 'l>(&self, m: &M, lock: impl FnOnce() -> &'l RawSpinLock<M, S>) -> usize
+    pub fn notify_all_on<'l, S: Sleeping<M> + 'l>(
+        &self,
+        m: &M,
+        lock: impl FnOnce() -> Option<&'l RawSpinLock<M, S>>,
+    ) -> usize
     where
         M: 'l,
     {
@@ -180,12 +192,15 @@ impl<M: Machine, I: SlowPath<M, Error = Infallible>> RawCondvar<M, I> {
         }
         let taken = self.locked(m, || self.list.take_all(m).map(|taken| (taken, lock())));
         let Some(((oldest, newest, count), lock)) = taken else { return 0 };
-        requeue(m, lock.word(), oldest, newest);
+        match lock {
+            Some(lock) => requeue(m, lock.word(), oldest, newest),
+            None => wake(m, oldest, newest),
+        }
         count
     }
 
-    /// Sleeps until told to get up; true. False if late, and out of the list.
-    fn sleep(&self, m: &M, word: &LockWord<M::Cell>, patience: &Patience, me: Tail, deadline: Option<u64>) -> bool {
+    /// Sleeps until told to get up; true. False if late, and out of the list. `word` is that of a lock whose waiters line up.
+    fn sleep(&self, m: &M, word: Option<&LockWord<M::Cell>>, patience: &Patience, me: Tail, deadline: Option<u64>) -> bool {
         let mine = node(m, me);
         loop {
             match mine.sleep(m, State::Listed, deadline) {
@@ -198,13 +213,17 @@ impl<M: Machine, I: SlowPath<M, Error = Infallible>> RawCondvar<M, I> {
                 _ => return true,
             }
         }
-        // Notified: in the lock's queue, or about to be.
-        poll(m, word, patience);
-        let mut nap = Nap::new(m, patience.nap);
+        // Notified: in the lock's queue, or about to be; or about to be woken.
+        if let Some(word) = word {
+            poll(m, word, patience);
+        }
+        let mut nap = Nap::new(m, if word.is_some() { patience.nap } else { 0 });
         loop {
-            let seen = word.seen();
-            if seen.is_for_waiters() && seen.tail().is_some() && word.claim() {
-                release_cold(m, word);
+            if let Some(word) = word {
+                let seen = word.seen();
+                if seen.is_for_waiters() && seen.tail().is_some() && word.claim() {
+                    release_cold(m, word);
+                }
             }
             match mine.sleep(m, State::Waiting, nap.end_or(None)) {
                 State::Waiting => m.count(Event::Spurious),
@@ -219,6 +238,17 @@ impl<M: Machine, I: SlowPath<M, Error = Infallible>> RawCondvar<M, I> {
         let result = f();
         I::release(m, self.inner.word());
         result
+    }
+}
+
+/// Wakes notified waiters, which are linked from the newest to the oldest.
+fn wake<M: Machine>(m: &M, oldest: Tail, newest: Tail) {
+    let mut at = Some(newest);
+    while let Some(waiter) = at {
+        // Before it is told: its node is its own again then.
+        at = if waiter == oldest { None } else { node(m, waiter).older() };
+        node(m, waiter).tell(State::Woken, State::Woken);
+        m.kick(waiter.cpu());
     }
 }
 
@@ -239,8 +269,7 @@ fn requeue<M: Machine>(m: &M, word: &LockWord<M::Cell>, oldest: Tail, newest: Ta
             return;
         }
         if oldest == newest {
-            node(m, oldest).tell(State::Woken, State::Woken);
-            return m.kick(oldest.cpu());
+            return wake(m, oldest, newest);
         }
         if word.claim() {
             push_as_owner(m, word, oldest, newest);

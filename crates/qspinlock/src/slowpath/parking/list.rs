@@ -128,7 +128,7 @@ impl<C: Cell> List<C> {
 }
 
 impl<C: Cell> Node<C> {
-    fn older(&self) -> Option<Tail> {
+    pub(super) fn older(&self) -> Option<Tail> {
         Tail::from_code(self.prev.load(PREV))
     }
 

@@ -78,12 +78,18 @@ use crate::machine::{Budget, Event, Machine};
 use crate::queue::{Level, Tail, node};
 use crate::word::{LockWord, Step, Value};
 
-/// A slow path whose waiters sleep. Where they do, they can also wait until some moment, and for a condition.
+/// A slow path whose waiters can also wait until some moment, and for a condition.
 ///
 /// Not to be implemented elsewhere: all that sleeps follows one protocol.
-pub trait Sleeping<M: Machine>: SlowPath<M, Error = Infallible> + Kind {
+pub trait Sleeping<M: Machine>: SlowPath<M, Error = Infallible> + kind::Sealed {
     /// How long a waiter tries one thing before it tries the next.
     fn patience(m: &M) -> Patience;
+
+    /// Whether waiters sleep in the queue of the lock, so that who waits for a condition can be moved there.
+    #[must_use]
+    fn lines_up() -> bool {
+        true
+    }
 
     /// Waits for the lock and takes it. False when [`Machine::now`] has reached `deadline`: nothing is held then. Tries
     /// nothing if it has been reached already.
@@ -102,10 +108,13 @@ pub struct Parking;
 #[derive(Clone, Copy, Debug)]
 pub struct ParkingExact;
 
-mod kind {
+pub(in crate::slowpath) mod kind {
     use super::{Parking, ParkingExact, Patience};
     use crate::machine::Cell;
     use crate::word::LockWord;
+
+    pub trait Sealed {}
+    impl<S: Kind> Sealed for S {}
 
     /// In what the two differ.
     pub trait Kind {

@@ -1,0 +1,115 @@
+//! The slow path that was chosen when the system started: one lock type for every machine.
+//!
+//! The fast path is the same whatever is chosen: take the lock if nobody holds it and nobody waits. What differs is
+//! how to wait, and what an unlock looks after. [`ByLoad`] looks up the choice each time, by one load that always finds
+//! the same and a branch that always goes the same way.
+
+use core::convert::Infallible;
+
+use super::parking::kind;
+use super::{HandsOver, Native, Paravirt, Parking, Patience, Sleeping, SlowPath, TestAndSet};
+use crate::machine::{Budget, Machine};
+use crate::select::SlowPathKind;
+use crate::start;
+use crate::word::{LockWord, Value};
+
+/// The chosen slow path, looked up each time. See the [module](self).
+#[derive(Clone, Copy, Debug)]
+pub struct ByLoad;
+
+/// The chosen slow path.
+pub type Chosen = ByLoad;
+
+/// Does the same with whichever slow path is chosen.
+macro_rules! chosen {
+    ($kind:expr, $S:ident => $do:expr) => {
+        match $kind {
+            // One memory node after the other is still to come.
+            SlowPathKind::Native | SlowPathKind::Numa => {
+                type $S = Native;
+                $do
+            }
+            SlowPathKind::Paravirt => {
+                type $S = Paravirt;
+                $do
+            }
+            SlowPathKind::Parking => {
+                type $S = Parking;
+                $do
+            }
+            SlowPathKind::TestAndSet => {
+                type $S = TestAndSet;
+                $do
+            }
+        }
+    };
+}
+
+// SAFETY: each of them is a slow path; all agree on what a word says that is held and for which nobody waits; and the
+// choice does not change once anybody has waited.
+#[allow(unsafe_code, reason = "promises exclusion")]
+unsafe impl<M: Machine> SlowPath<M> for ByLoad {
+    type Error = Infallible;
+    const NAME: &'static str = "chosen";
+
+    fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Infallible> {
+        chosen!(start::closed(), S => <S as SlowPath<M>>::acquire(m, word))
+    }
+
+    #[inline(always)]
+    fn try_acquire(word: &LockWord<M::Cell>) -> bool {
+        word.try_acquire()
+    }
+
+    #[inline(always)]
+    fn release(m: &M, word: &LockWord<M::Cell>) {
+        chosen!(start::current(), S => <S as SlowPath<M>>::release(m, word));
+    }
+
+    fn is_taken(seen: Value) -> bool {
+        chosen!(start::current(), S => <S as SlowPath<M>>::is_taken(seen))
+    }
+}
+
+impl<M: Machine> HandsOver<M> for ByLoad {
+    fn release_fair(m: &M, word: &LockWord<M::Cell>) {
+        match start::current() {
+            SlowPathKind::Parking => Parking::release_fair(m, word),
+            _ => Self::release(m, word),
+        }
+    }
+}
+
+impl kind::Sealed for ByLoad {}
+
+impl<M: Machine> Sleeping<M> for ByLoad {
+    fn patience(m: &M) -> Patience {
+        m.patience()
+    }
+
+    fn lines_up() -> bool {
+        start::closed() == SlowPathKind::Parking
+    }
+
+    fn acquire_until(m: &M, word: &LockWord<M::Cell>, deadline: u64) -> bool {
+        match start::closed() {
+            SlowPathKind::Parking => Parking::acquire_until(m, word, deadline),
+            _ => look_until(m, word, deadline),
+        }
+    }
+}
+
+/// Waits beside the queue, and takes the lock past it: a place in the queue could not be given up.
+fn look_until<M: Machine>(m: &M, word: &LockWord<M::Cell>, deadline: u64) -> bool {
+    loop {
+        let now = m.now();
+        if now >= deadline {
+            return false;
+        }
+        let budget = Budget::Until(deadline.min(now.saturating_add(m.patience().spin.into())));
+        if word.watch(m, budget, Value::is_free) && word.barge() {
+            return true;
+        }
+        m.yield_cpu();
+    }
+}
