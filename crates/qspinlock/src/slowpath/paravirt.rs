@@ -93,18 +93,19 @@ impl<M: Machine> HandsOver<M> for Paravirt {
     }
 }
 
-/// How a waiter stands with the queue: what its node's `grant` holds.
+/// How a waiter stands with the queue: what its node's `grant` holds. Numbers that no other slow path writes there: the
+/// node that an unlock wakes late may be in the queue of another kind of lock by then.
 mod state {
     /// It spins, and is not the first.
-    pub(super) const WAITING: u32 = 0;
+    pub(super) const WAITING: u32 = 0x10;
     /// It has spent its budget and sleeps.
-    pub(super) const ASLEEP: u32 = 1;
+    pub(super) const ASLEEP: u32 = 0x11;
     /// It sleeps since there is no hurry.
-    pub(super) const ASLEEP_EARLY: u32 = 2;
+    pub(super) const ASLEEP_EARLY: u32 = 0x12;
     /// It is the head, and awake.
-    pub(super) const HEAD: u32 = 3;
+    pub(super) const HEAD: u32 = 0x13;
     /// It is the head, and sleeps or is about to.
-    pub(super) const HEAD_ASLEEP: u32 = 4;
+    pub(super) const HEAD_ASLEEP: u32 = 0x14;
 
     pub(super) const fn is_head(state: u32) -> bool {
         state >= HEAD
