@@ -67,7 +67,7 @@ impl<M: Machine, S: SlowPath<M>> RawSpinLock<M, S> {
     #[must_use = "the lock is held only if this is true"]
     #[doc(alias = "queued_spin_trylock")]
     pub fn try_acquire_on(&self, _m: &M) -> bool {
-        S::try_acquire(&self.word)
+        S::try_only(&self.word)
     }
 
     /// Releases the lock.

@@ -64,6 +64,10 @@ unsafe impl<M: Machine> SlowPath<M> for ByLoad {
         word.try_acquire()
     }
 
+    fn try_only(word: &LockWord<M::Cell>) -> bool {
+        word.try_acquire() || chosen!(start::current(), S => <S as SlowPath<M>>::try_only(word))
+    }
+
     #[inline(always)]
     fn release(m: &M, word: &LockWord<M::Cell>) {
         chosen!(start::current(), S => <S as SlowPath<M>>::release(m, word));

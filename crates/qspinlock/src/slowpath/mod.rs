@@ -62,10 +62,17 @@ pub unsafe trait SlowPath<M: Machine> {
     /// The flavour's; nothing is held then, and no trace is left in word or queue.
     fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Self::Error>;
 
-    /// Takes the lock if that can be done at once. By default not past anybody who waits.
+    /// The fast path: takes the lock if that can be done at once. By default not past anybody who waits.
     #[inline(always)]
     fn try_acquire(word: &LockWord<M::Cell>) -> bool {
         word.try_acquire()
+    }
+
+    /// Takes the lock if that can be done at once, for a caller that will not wait. By default the fast path; where that
+    /// one gives up early, since the slow path would do the rest, this does the rest.
+    #[inline(always)]
+    fn try_only(word: &LockWord<M::Cell>) -> bool {
+        Self::try_acquire(word)
     }
 
     /// Whether a lock of which this was seen is taken, for an observer: by default also if somebody merely waits, who is
