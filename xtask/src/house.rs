@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::Step;
 
 /// Files of lock algorithms: they know cells and machines, and nothing real.
-const ALGORITHMS: &[&str] = &["word.rs", "queue.rs", "raw.rs", "slowpath", "select.rs", "resilient"];
+const ALGORITHMS: &[&str] = &["word.rs", "queue.rs", "raw.rs", "slowpath", "select.rs", "select", "resilient"];
 
 /// What an algorithm must not name, and why.
 const FORBIDDEN: &[(&str, &str)] = &[

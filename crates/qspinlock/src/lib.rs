@@ -33,4 +33,4 @@ pub use raw::RawSpinLock;
 pub use sendable::Sendable;
 pub use slowpath::Patience;
 #[cfg(feature = "std")]
-pub use threads::{ConfigureError, EnvironmentError, configuration, configure, environment};
+pub use threads::{Configuration, ConfigureError, EnvironmentError, choice, configuration, configure, environment};

@@ -1,24 +1,53 @@
 //! Which slow path fits a machine: facts in, a choice and its reason out. A pure function, so that every row is tested.
 //!
-//! The first row that applies decides. An explicit wish comes before everything else, also before what a hypervisor
-//! offers: a system that asked for something and got what the detection preferred has no way left to ask.
+//! The first row that applies decides. What somebody has said comes before what a hypervisor offers, and what its host
+//! says about the CPUs as well: a system that said something and got what the detection preferred has no way left to say
+//! it. "–" is no, "·" is whatever; "bare" is no hypervisor, or nothing that says that there is one.
 //!
-//! | # | wish | setting | CPUs | hypervisor | dedicated | wait/kick | nodes | choice |
-//! |---|------|---------|------|------------|-----------|-----------|-------|--------|
-//! | 1 | yes  | ·       | ·    | ·          | ·         | ·         | ·     | the wish |
-//! | 2 | –    | user    | ·    | ·          | ·         | ·         | ·     | `parking` |
-//! | 3 | –    | kernel  | 0, 1 | ·          | ·         | ·         | ·     | `native` |
-//! | 4 | –    | kernel  | 2+   | none       | ·         | ·         | 0, 1  | `native` |
-//! | 5 | –    | kernel  | 2+   | none       | ·         | ·         | 2+    | `native`, until there is a `numa` |
-//! | 6 | –    | kernel  | 2+   | not known  | ·         | ·         | ·     | `native` |
-//! | 7 | –    | kernel  | 2+   | any        | yes       | ·         | ·     | `native` |
-//! | 8 | –    | kernel  | 2+   | any        | no        | yes       | ·     | `test-and-set`, until there is a `paravirt` |
-//! | 9 | –    | kernel  | 2+   | any        | no        | no        | ·     | `test-and-set` |
+//! | #  | setting | wish           | CPUs | beneath          | offers                       | nodes | choice |
+//! |----|---------|----------------|------|------------------|------------------------------|-------|--------|
+//! | 1  | ·       | a slow path    | ·    | ·                | ·                            | ·     | the wish |
+//! | 2  | threads | not dedicated  | ·    | ·                | ·                            | ·     | `parking` |
+//! | 3  | threads | dedicated      | 1    | ·                | ·                            | ·     | `parking` |
+//! | 4  | threads | dedicated      | 2+, ? | bare            | ·                            | 2+    | `numa` |
+//! | 5  | threads | dedicated      | 2+, ? | ·               | ·                            | ·     | `native` |
+//! | 6  | kernel  | ·              | 1    | ·                | ·                            | ·     | `native` |
+//! | 7  | kernel  | ·              | 2+, ? | bare            | ·                            | 2+    | `numa` |
+//! | 8  | kernel  | ·              | 2+, ? | none            | ·                            | 0, 1  | `native` |
+//! | 9  | kernel  | ·              | 2+, ? | not known       | ·                            | 0, 1  | `native` |
+//! | 10 | kernel  | `nopvspin`     | 2+, ? | any             | ·                            | ·     | `native` |
+//! | 11 | kernel  | dedicated      | 2+, ? | any             | ·                            | ·     | `native` |
+//! | 12 | kernel  | –              | 2+, ? | KVM             | a promise not to preempt     | ·     | `native` |
+//! | 13 | kernel  | –              | 2+, ? | KVM             | wait and kick                | ·     | `paravirt` |
+//! | 14 | kernel  | –              | 2+, ? | Xen             | ·                            | ·     | `paravirt` |
+//! | 15 | kernel  | –              | 2+, ? | Hyper-V         | local APIC, cluster IPI, guest idle: all | · | `paravirt` |
+//! | 16 | kernel  | –              | 2+, ? | KVM, Hyper-V    | not that                     | ·     | `test-and-set` |
+//! | 17 | kernel  | –              | 2+, ? | VMware, TCG, others | ·                        | ·     | `test-and-set` |
 //!
-//! Row 6 errs towards bare metal: a machine that cannot be asked is one far more often, and an unfair lock there is a
-//! loss that nobody would notice.
+//! * *Nothing known* is `native` (row 9). A machine that cannot be asked is bare metal far more often than not, and an
+//!   unfair lock there is a loss that only a benchmark notices. For the same reason a test-and-set lock is chosen only
+//!   where a hypervisor was seen.
+//! * *One CPU* (row 6): nobody else can hold the lock, so nobody waits. A thread on one CPU does wait (row 3): for an
+//!   owner that cannot run while it spins.
+//! * *`nopvspin`* means the plain queue under every hypervisor, also one that offers nothing.
+//! * *`numa` and `paravirt` are never combined.* A guest's memory nodes are not trusted: the host may have made them up,
+//!   and may move virtual CPUs between real ones (so rows 10 to 17 do not ask for them). And the two contradict each other:
+//!   the one reorders the queue behind its head, the other promotes whoever is next, who may be asleep; what a waiter that
+//!   was set aside for its node means, if it is halted, nobody has worked out. Who knows better names `numa`.
 
-/// A slow path, as a value. Only those that exist can be named; more will.
+mod beneath;
+#[cfg(test)]
+mod tests;
+mod wishes;
+
+#[cfg(target_arch = "x86_64")]
+pub use beneath::cpuid;
+pub use beneath::{Beneath, KvmBits};
+pub use wishes::{WishError, Wishes};
+
+use core::fmt;
+
+/// A slow path, as a value. Only those that can be named; more will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SlowPathKind {
@@ -63,7 +92,7 @@ impl SlowPathKind {
 pub enum Hypervisor {
     /// Nobody: bare metal.
     None,
-    /// KVM.
+    /// KVM, perhaps behind another's signature.
     Kvm,
     /// Xen.
     Xen,
@@ -71,10 +100,64 @@ pub enum Hypervisor {
     HyperV,
     /// VMware.
     VMware,
+    /// QEMU without a hypervisor: it translates.
+    Tcg,
     /// There is one, and it is none of the above.
     Other,
     /// The machine could not be asked.
     Unknown,
+}
+
+impl Hypervisor {
+    /// All there are.
+    pub const ALL: &'static [Self] =
+        &[Self::None, Self::Kvm, Self::Xen, Self::HyperV, Self::VMware, Self::Tcg, Self::Other, Self::Unknown];
+
+    /// The name, as a user writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Kvm => "kvm",
+            Self::Xen => "xen",
+            Self::HyperV => "hyper-v",
+            Self::VMware => "vmware",
+            Self::Tcg => "tcg",
+            Self::Other => "other",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether one was seen.
+    #[must_use]
+    pub const fn is_there(self) -> bool {
+        !matches!(self, Self::None | Self::Unknown)
+    }
+}
+
+/// What a hypervisor offers to its guests' locks. What is not known is not offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Features {
+    /// KVM: a halted virtual CPU stays woken if it is kicked before it halts.
+    #[doc(alias = "KVM_FEATURE_PV_UNHALT")]
+    pub wait_kick: bool,
+    /// KVM: the host promises that it does not take the virtual CPUs away.
+    #[doc(alias = "KVM_HINTS_REALTIME")]
+    pub dedicated_hint: bool,
+    /// Hyper-V: there is a local APIC, to kick with.
+    pub local_apic: bool,
+    /// Hyper-V: it recommends its call for interrupts to several CPUs, and so has what a kick needs.
+    pub cluster_ipi: bool,
+    /// Hyper-V: a register whose reading waits for an interrupt.
+    #[doc(alias = "HV_X64_MSR_GUEST_IDLE")]
+    pub guest_idle: bool,
+}
+
+impl Features {
+    /// Nothing is offered.
+    pub const NONE: Self =
+        Self { wait_kick: false, dedicated_hint: false, local_apic: false, cluster_ipi: false, guest_idle: false };
 }
 
 /// Who waits for the lock.
@@ -90,22 +173,18 @@ pub enum Setting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Facts {
-    /// CPUs that can wait for a lock.
+    /// Who waits.
+    pub setting: Setting,
+    /// CPUs that can wait for a lock. A kernel counts all that may ever be there. 0: not known.
     pub cpus: u32,
-    /// Memory nodes.
+    /// Memory nodes that have any of these CPUs. 0: not known.
     pub domains: u32,
     /// Who runs beneath.
     pub hypervisor: Hypervisor,
-    /// Whether a virtual CPU can halt until another one kicks it (KVM's `PV_UNHALT`, and its like).
-    #[doc(alias = "KVM_FEATURE_PV_UNHALT")]
-    pub wait_kick: bool,
-    /// Whether the host says that it does not take the virtual CPUs away.
-    #[doc(alias = "KVM_HINTS_REALTIME")]
-    pub dedicated_hint: bool,
-    /// Who waits.
-    pub setting: Setting,
+    /// What it offers.
+    pub features: Features,
     /// What the user asked for.
-    pub wish: Option<SlowPathKind>,
+    pub wishes: Wishes,
 }
 
 impl Facts {
@@ -113,168 +192,161 @@ impl Facts {
     #[must_use]
     pub const fn new(setting: Setting, cpus: u32) -> Self {
         Self {
-            cpus,
-            domains: 1,
-            hypervisor: Hypervisor::Unknown,
-            wait_kick: false,
-            dedicated_hint: false,
             setting,
-            wish: None,
+            cpus,
+            domains: 0,
+            hypervisor: Hypervisor::Unknown,
+            features: Features::NONE,
+            wishes: Wishes::NONE,
         }
     }
 }
 
 /// What was chosen, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Choice {
     /// The slow path.
     pub slow_path: SlowPathKind,
-    /// Why, in a sentence for the user. Says so where a slow path that is not there yet would fit better.
-    pub reason: &'static str,
+    /// Why.
+    pub reason: Reason,
 }
 
-const WISHED: &str = "asked for";
-const USER_SPACE: &str = "threads: the scheduler may take any of them away, so waiters sleep and running threads pass";
-const ONE_CPU: &str = "one CPU: nobody else can hold the lock, so nobody waits";
-const BARE: &str = "bare metal: a waiter is never taken off its CPU, so a fair queue costs nothing extra";
-const BARE_NODES: &str = "bare metal with several memory nodes: fair; a slow path that keeps the lock on a node for a \
-                          while would be faster, and is not there yet";
-const UNKNOWN: &str = "nothing says that there is a hypervisor, so the CPUs are taken for real ones";
-const DEDICATED: &str = "the host says that virtual CPUs are not taken away: as good as bare metal";
-const WAIT_KICK: &str = "virtual CPUs may be preempted, and a queue would wait for one that is; the hypervisor offers \
-                         wait and kick, but the slow path that uses it is not there yet";
-const VIRTUAL: &str = "virtual CPUs may be preempted, and a queue would wait for one that is; no wait and kick";
+/// Somebody asked for it by name.
+impl From<SlowPathKind> for Choice {
+    fn from(slow_path: SlowPathKind) -> Self {
+        Self { slow_path, reason: Reason::AskedFor }
+    }
+}
+
+/// As a line for a log: a system should say what it runs.
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.slow_path.name(), self.reason)
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:expr,)*) => {
+        /// Why a slow path was chosen: the row of the [table](self).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Reason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Reason {
+            /// All there are.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// In a sentence for the user. Says so where something that is not there yet would fit better.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Row 1.
+    AskedFor = "asked for",
+    /// Row 2.
+    Threads = "threads: the scheduler may take any of them away, so waiters sleep and running threads pass",
+    /// Row 3.
+    OneCpuForThreads = "threads on one CPU: who spins keeps the owner from running, also on a CPU of one's own",
+    /// Row 4.
+    OwnCpusManyNodes = "CPUs of one's own, on several memory nodes: a fair queue that keeps the lock on a node for a \
+                        while (runs as native: the walk by nodes is not there yet)",
+    /// Row 5.
+    OwnCpus = "CPUs of one's own: a waiter is never taken off its CPU, so a fair queue costs nothing extra",
+    /// Row 6.
+    OneCpu = "one CPU: nobody else can hold the lock, so nobody waits",
+    /// Row 7.
+    BareMetalManyNodes = "bare metal with several memory nodes: a fair queue that keeps the lock on a node for a while \
+                          (runs as native: the walk by nodes is not there yet)",
+    /// Row 8.
+    BareMetal = "bare metal: a waiter is never taken off its CPU, so a fair queue costs nothing extra",
+    /// Row 9.
+    NothingKnown = "nothing says that there is a hypervisor, so the CPUs are taken for real ones",
+    /// Row 10.
+    NoParavirt = "nopvspin: no halting in the lock, so the plain queue, as on bare metal",
+    /// Row 11.
+    OwnVirtualCpus = "dedicated: virtual CPUs that are said not to be taken away are as good as real ones",
+    /// Row 12.
+    HostPromise = "the host says that virtual CPUs are not taken away: as good as bare metal",
+    /// Rows 13 to 15.
+    WaitKick = "virtual CPUs may be preempted, and a queue would wait for one that is; the hypervisor offers wait and \
+                kick, so waiters halt",
+    /// Row 16.
+    NoWaitKick = "virtual CPUs may be preempted, and a queue would wait for one that is; the hypervisor could offer \
+                  wait and kick, but does not, so waiters take turns as they run",
+    /// Row 17.
+    NeverWaitKick = "virtual CPUs may be preempted, and a queue would wait for one that is; this hypervisor has no wait \
+                     and kick, so waiters take turns as they run",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
 
 /// Chooses. Total: every combination of facts has an answer.
+///
+/// Wishes that contradict each other are an error where they are said ([`Wishes::validate`]); here a slow path that is
+/// named wins.
 #[must_use]
 pub const fn choose(facts: &Facts) -> Choice {
-    use SlowPathKind::{Native, Parking, TestAndSet};
-
-    let (slow_path, reason) = match (facts.wish, facts.setting, facts.hypervisor) {
-        (Some(wish), _, _) => (wish, WISHED),
-        (None, Setting::UserSpace, _) => (Parking, USER_SPACE),
-        (None, Setting::Kernel, _) if facts.cpus <= 1 => (Native, ONE_CPU),
-        (None, Setting::Kernel, Hypervisor::None) if facts.domains > 1 => (Native, BARE_NODES),
-        (None, Setting::Kernel, Hypervisor::None) => (Native, BARE),
-        (None, Setting::Kernel, Hypervisor::Unknown) => (Native, UNKNOWN),
-        (None, Setting::Kernel, _) if facts.dedicated_hint => (Native, DEDICATED),
-        (None, Setting::Kernel, _) if facts.wait_kick => (TestAndSet, WAIT_KICK),
-        (None, Setting::Kernel, _) => (TestAndSet, VIRTUAL),
+    let (slow_path, reason) = match (facts.wishes.slow_path, facts.setting) {
+        (Some(wish), _) => (wish, Reason::AskedFor),
+        (None, Setting::UserSpace) => for_threads(facts),
+        (None, Setting::Kernel) if facts.cpus == 1 => (SlowPathKind::Native, Reason::OneCpu),
+        (None, Setting::Kernel) if facts.hypervisor.is_there() => in_guest(facts),
+        (None, Setting::Kernel) => on_metal(facts),
     };
     Choice { slow_path, reason }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::SlowPathKind::{Native, Parking, TestAndSet};
-    use super::*;
-
-    const GUESTS: [Hypervisor; 5] =
-        [Hypervisor::Kvm, Hypervisor::Xen, Hypervisor::HyperV, Hypervisor::VMware, Hypervisor::Other];
-
-    fn kernel(cpus: u32, hypervisor: Hypervisor) -> Facts {
-        Facts { hypervisor, ..Facts::new(Setting::Kernel, cpus) }
+const fn for_threads(facts: &Facts) -> (SlowPathKind, Reason) {
+    if !facts.wishes.dedicated {
+        (SlowPathKind::Parking, Reason::Threads)
+    } else if facts.cpus == 1 {
+        (SlowPathKind::Parking, Reason::OneCpuForThreads)
+    } else if facts.domains > 1 && !facts.hypervisor.is_there() {
+        (SlowPathKind::Numa, Reason::OwnCpusManyNodes)
+    } else {
+        (SlowPathKind::Native, Reason::OwnCpus)
     }
+}
 
-    /// Every combination of facts.
-    fn all() -> impl Iterator<Item = Facts> {
-        let wishes = [None, Some(Native), Some(Parking), Some(TestAndSet)];
-        let beneath = GUESTS.into_iter().chain([Hypervisor::None, Hypervisor::Unknown]);
-        beneath.flat_map(move |hypervisor| {
-            wishes.into_iter().flat_map(move |wish| {
-                (0..2 * 2 * 2 * 3 * 3_u32).map(move |n| Facts {
-                    cpus: n / 8 % 3,
-                    domains: n / 24,
-                    hypervisor,
-                    wait_kick: n & 1 != 0,
-                    dedicated_hint: n & 2 != 0,
-                    setting: if n & 4 != 0 { Setting::Kernel } else { Setting::UserSpace },
-                    wish,
-                })
-            })
-        })
+const fn on_metal(facts: &Facts) -> (SlowPathKind, Reason) {
+    match facts.hypervisor {
+        _ if facts.domains > 1 => (SlowPathKind::Numa, Reason::BareMetalManyNodes),
+        Hypervisor::None => (SlowPathKind::Native, Reason::BareMetal),
+        _ => (SlowPathKind::Native, Reason::NothingKnown),
     }
+}
 
-    #[track_caller]
-    fn row(facts: Facts, slow_path: SlowPathKind, reason: &'static str) {
-        assert_eq!(choose(&facts), Choice { slow_path, reason }, "{facts:?}");
+const fn in_guest(facts: &Facts) -> (SlowPathKind, Reason) {
+    let has = facts.features;
+    // Wishes and promises first: "no wait and kick" would otherwise hide them.
+    if facts.wishes.no_paravirt {
+        return (SlowPathKind::Native, Reason::NoParavirt);
     }
-
-    #[test]
-    fn row_1_a_wish_wins_over_everything() {
-        for facts in all() {
-            if let Some(wish) = facts.wish {
-                row(facts, wish, WISHED);
-            }
+    if facts.wishes.dedicated {
+        return (SlowPathKind::Native, Reason::OwnVirtualCpus);
+    }
+    match facts.hypervisor {
+        Hypervisor::Kvm if has.dedicated_hint => (SlowPathKind::Native, Reason::HostPromise),
+        Hypervisor::Kvm if has.wait_kick => (SlowPathKind::Paravirt, Reason::WaitKick),
+        Hypervisor::Xen => (SlowPathKind::Paravirt, Reason::WaitKick),
+        Hypervisor::HyperV if has.local_apic && has.cluster_ipi && has.guest_idle => {
+            (SlowPathKind::Paravirt, Reason::WaitKick)
         }
-    }
-
-    #[test]
-    fn row_2_user_space() {
-        for facts in all().filter(|f| f.wish.is_none() && f.setting == Setting::UserSpace) {
-            row(facts, Parking, USER_SPACE);
-        }
-    }
-
-    #[test]
-    fn row_3_one_cpu() {
-        for hypervisor in GUESTS.into_iter().chain([Hypervisor::None, Hypervisor::Unknown]) {
-            row(kernel(1, hypervisor), Native, ONE_CPU);
-            row(Facts { wait_kick: true, domains: 2, ..kernel(0, hypervisor) }, Native, ONE_CPU);
-        }
-    }
-
-    #[test]
-    fn rows_4_to_6_bare_metal_and_what_may_be() {
-        row(kernel(2, Hypervisor::None), Native, BARE);
-        row(Facts { domains: 0, ..kernel(2, Hypervisor::None) }, Native, BARE);
-        row(Facts { domains: 2, ..kernel(2, Hypervisor::None) }, Native, BARE_NODES);
-        row(kernel(2, Hypervisor::Unknown), Native, UNKNOWN);
-        // Features without anybody who offers them change nothing.
-        row(Facts { wait_kick: true, ..kernel(2, Hypervisor::Unknown) }, Native, UNKNOWN);
-        row(Facts { wait_kick: true, ..kernel(2, Hypervisor::None) }, Native, BARE);
-    }
-
-    #[test]
-    fn row_7_dedicated_cpus_do_not_need_wait_and_kick() {
-        for hypervisor in GUESTS {
-            for wait_kick in [false, true] {
-                row(Facts { dedicated_hint: true, wait_kick, ..kernel(64, hypervisor) }, Native, DEDICATED);
-            }
-        }
-    }
-
-    #[test]
-    fn rows_8_and_9_preemptible_cpus() {
-        for hypervisor in GUESTS {
-            row(Facts { wait_kick: true, ..kernel(2, hypervisor) }, TestAndSet, WAIT_KICK);
-            row(Facts { domains: 4, ..kernel(64, hypervisor) }, TestAndSet, VIRTUAL);
-        }
-    }
-
-    #[test]
-    fn an_unfair_lock_is_never_the_choice_but_under_a_hypervisor() {
-        for facts in all().filter(|f| f.wish.is_none() && choose(f).slow_path == TestAndSet) {
-            assert!(GUESTS.contains(&facts.hypervisor) && facts.setting == Setting::Kernel, "{facts:?}");
-        }
-    }
-
-    #[test]
-    fn names_go_both_ways() {
-        for &kind in SlowPathKind::ALL {
-            assert_eq!(SlowPathKind::from_name(kind.name()), Some(kind));
-        }
-        assert_eq!(SlowPathKind::from_name("Native"), None);
-        assert_eq!(SlowPathKind::from_name(""), None);
-    }
-
-    #[cfg(feature = "std")]
-    #[test]
-    fn names_are_those_of_the_slow_paths() {
-        use crate::slowpath::{self, SlowPath};
-        use crate::threads::Threads;
-        assert_eq!(Native.name(), <slowpath::Native as SlowPath<Threads>>::NAME);
-        assert_eq!(Parking.name(), <slowpath::Parking as SlowPath<Threads>>::NAME);
-        assert_eq!(TestAndSet.name(), <slowpath::TestAndSet as SlowPath<Threads>>::NAME);
+        Hypervisor::Kvm | Hypervisor::HyperV => (SlowPathKind::TestAndSet, Reason::NoWaitKick),
+        _ => (SlowPathKind::TestAndSet, Reason::NeverWaitKick),
     }
 }

@@ -19,7 +19,7 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use crate::select::SlowPathKind;
+use crate::select::{Choice, Reason, SlowPathKind};
 
 /// Which one: 1 + its place in [`SlowPathKind::ALL`]. 0: undecided.
 const KIND: u32 = 0xff;
@@ -27,6 +27,8 @@ const KIND: u32 = 0xff;
 const ADOPTED: u32 = 1 << 8;
 /// Somebody has waited.
 const CLOSED: u32 = 1 << 9;
+/// Why: its place in [`Reason::ALL`], from this bit on.
+const REASON: u32 = 16;
 
 /// On a line that nobody writes to later: every unlock reads it, where it is not patched.
 #[repr(align(128))]
@@ -34,8 +36,8 @@ struct Line(AtomicU32);
 
 static STATE: Line = Line(AtomicU32::new(0));
 
-const fn code(kind: SlowPathKind) -> u32 {
-    kind as u32 + 1
+const fn code(choice: Choice) -> u32 {
+    (choice.slow_path as u32 + 1) | (choice.reason as u32) << REASON
 }
 
 #[inline(always)]
@@ -46,6 +48,11 @@ const fn kind(state: u32) -> Option<SlowPathKind> {
     }
 }
 
+fn choice(state: u32) -> Option<Choice> {
+    let reason = Reason::ALL[(state >> REASON) as usize];
+    kind(state).map(|slow_path| Choice { reason, ..slow_path.into() })
+}
+
 /// What has been chosen, if anything has.
 #[inline(always)]
 #[must_use]
@@ -53,12 +60,18 @@ pub fn decided() -> Option<SlowPathKind> {
     kind(STATE.0.load(Ordering::Relaxed))
 }
 
+/// What is chosen, and why. Where nobody has chosen yet, that is done now; it can still be changed.
+#[must_use]
+pub fn chosen() -> Choice {
+    choice(STATE.0.load(Ordering::Relaxed)).unwrap_or_else(decide_late)
+}
+
 /// What is chosen, for who is about to unlock.
 #[inline(always)]
 pub(crate) fn current() -> SlowPathKind {
     match decided() {
         Some(kind) => kind,
-        None => decide_late(),
+        None => decide_late().slow_path,
     }
 }
 
@@ -74,45 +87,59 @@ pub(crate) fn closed() -> SlowPathKind {
 
 #[cold]
 fn close() {
-    let _ = decide_late();
+    let _ = current();
     STATE.0.fetch_or(CLOSED, Ordering::Relaxed);
 }
 
 /// Decides for a system that did not: a lock is used before the system's own start-up code has run, or there is none.
 #[cold]
-fn decide_late() -> SlowPathKind {
+fn decide_late() -> Choice {
     #[cfg(feature = "std")]
-    let kind = crate::threads::automatic();
-    // What is best where nothing is known: a machine without a hypervisor is the common case, and an unfair lock there is
-    // a loss that nobody would notice.
+    let choice = crate::threads::automatic();
+    // Nothing known.
     #[cfg(not(feature = "std"))]
-    let kind = SlowPathKind::Native;
-    decide(kind)
+    let choice = crate::select::choose(&crate::select::Facts::new(crate::select::Setting::Kernel, 0));
+    decide(choice)
 }
 
 /// Decides, if nobody has. What applies.
-pub(crate) fn decide(kind: SlowPathKind) -> SlowPathKind {
-    match STATE.0.compare_exchange(0, code(kind), Ordering::Relaxed, Ordering::Relaxed) {
-        Ok(_) => kind,
-        Err(state) => self::kind(state).unwrap_or(kind),
+pub(crate) fn decide(choice: Choice) -> Choice {
+    match STATE.0.compare_exchange(0, code(choice), Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => {
+            apply_choice(choice.slow_path);
+            choice
+        }
+        Err(state) => self::choice(state).unwrap_or(choice),
     }
 }
 
-/// Chooses a slow path for [`Chosen`](crate::slowpath::Chosen), instead of what the system would have chosen.
+/// Chooses a slow path for [`Chosen`](crate::slowpath::Chosen), instead of what the system would have chosen: one that is
+/// named, or what [`choose`](crate::select::choose) says.
 ///
 /// Call it while no other CPU or thread uses such locks. One that is unlocking just now would do so by the old choice, and
-/// might not wake who waits by the new one.
+/// might not wake who waits by the new one. If the slow path stays the same that does not matter.
 ///
 /// # Errors
 /// If it has been done already, or if anybody has waited for such a lock. Then nothing changes.
-pub fn adopt(kind: SlowPathKind) -> Result<(), AdoptError> {
-    let adopt = |state| (state & (ADOPTED | CLOSED) == 0).then_some(code(kind) | ADOPTED);
+pub fn adopt(choice: impl Into<Choice>) -> Result<(), AdoptError> {
+    let choice = choice.into();
+    let adopt = |state| (state & (ADOPTED | CLOSED) == 0).then_some(code(choice) | ADOPTED);
     match STATE.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, adopt) {
-        Ok(_) => Ok(()),
+        Ok(before) => {
+            if kind(before) != Some(choice.slow_path) {
+                apply_choice(choice.slow_path);
+            }
+            Ok(())
+        }
         Err(state) if state & ADOPTED != 0 => Err(AdoptError::Twice),
         Err(_) => Err(AdoptError::Late),
     }
 }
+
+/// What has to follow each choice: the one place for it. [`ByLoad`](crate::slowpath::ByLoad) looks at the state above, so
+/// for that nothing has to.
+#[inline]
+fn apply_choice(_: SlowPathKind) {}
 
 /// Why [`adopt`] did nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -126,7 +126,7 @@ fn what_is_out_of_range_changes_nothing() {
 fn the_environment_sets_each_parameter() {
     const TEST: &str = "the_environment_sets_each_parameter";
     let case = || {
-        assert_eq!(environment().expect("it is sensible"), Some(configuration()));
+        assert_eq!(environment().expect("it is sensible"), configuration().into());
         assert_eq!(Threads.patience(), configuration());
         configuration().to_string()
     };
@@ -176,10 +176,10 @@ fn a_senseless_environment_is_named_and_ignored() {
 #[test]
 fn the_program_comes_before_the_environment() {
     let child = Child::run("the_program_comes_before_the_environment", Some("spin=7,lane=8".as_ref()), || {
-        assert_eq!(environment(), Ok(Some(Patience::DEFAULT.spin(7).lane(8))));
+        assert_eq!(environment(), Ok(Patience::DEFAULT.spin(7).lane(8).into()));
         assert_eq!(configuration(), Patience::DEFAULT.spin(7).lane(8));
         assert_eq!(configure(OTHER), Ok(()));
-        assert_eq!(environment(), Ok(Some(Patience::DEFAULT.spin(7).lane(8))), "what it said");
+        assert_eq!(environment(), Ok(Patience::DEFAULT.spin(7).lane(8).into()), "what it said");
         configuration().to_string()
     });
     assert_eq!(child.said(), OTHER.to_string(), "all of it");
@@ -192,7 +192,7 @@ fn the_environment_is_read_before_main() {
     let child = Child::run("the_environment_is_read_before_main", Some("spin=7".as_ref()), || {
         // SAFETY: no other thread of this process looks at the environment now.
         unsafe { std::env::set_var(ENVIRONMENT_VARIABLE, "spin=8") };
-        assert_eq!(environment(), Ok(Some(Patience::DEFAULT.spin(7))));
+        assert_eq!(environment(), Ok(Patience::DEFAULT.spin(7).into()));
         configuration().spin.to_string()
     });
     assert_eq!(child.said(), "7");

@@ -1,19 +1,9 @@
-//! Who runs beneath, from the CPUID leaves that are set aside for hypervisors.
+//! Who runs beneath, as far as it can be shown.
 
-use qspinlock::select::Hypervisor;
+use qspinlock::select::{self, Hypervisor};
 use serde::Serialize;
 
 use super::tree::Tree;
-
-/// The first such leaf. Each hypervisor has 256 of them; one that speaks for another puts its own first.
-const FIRST: u32 = 0x4000_0000;
-const PAST: u32 = 0x4001_0000;
-const STEP: u32 = 0x100;
-const KVM: &[u8; 12] = b"KVMKVMKVM\0\0\0";
-/// KVM, features (EAX): a halted virtual CPU can be kicked.
-const KVM_PV_UNHALT: u32 = 1 << 7;
-/// KVM, hints (EDX): virtual CPUs are never preempted for long.
-const KVM_REALTIME: u32 = 1 << 0;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Beneath {
@@ -27,6 +17,10 @@ pub(super) struct Beneath {
     /// What these say. `None`: they are not known, or not KVM's.
     pub(super) wait_kick: Option<bool>,
     pub(super) dedicated_hint: Option<bool>,
+    /// What Hyper-V says. `None`: not known, or not Hyper-V's.
+    pub(super) local_apic: Option<bool>,
+    pub(super) cluster_ipi: Option<bool>,
+    pub(super) guest_idle: Option<bool>,
     #[serde(skip)]
     pub(super) kind: Hypervisor,
 }
@@ -39,24 +33,37 @@ impl Beneath {
         kvm_hints: None,
         wait_kick: None,
         dedicated_hint: None,
+        local_apic: None,
+        cluster_ipi: None,
+        guest_idle: None,
         kind: Hypervisor::Unknown,
     };
     const NOBODY: Self = Self { present: Some(false), kind: Hypervisor::None, ..Self::UNKNOWN };
 
     /// Asks the CPU.
-    #[cfg(target_arch = "x86_64")]
     pub(super) fn ask_cpu() -> Self {
-        let present = raw_cpuid::CpuId::new().get_feature_info().map(|info| info.has_hypervisor());
-        Self::decode(present, |leaf| {
-            let r = raw_cpuid::native_cpuid::cpuid_count(leaf, 0);
-            [r.eax, r.ebx, r.ecx, r.edx]
-        })
+        Self::of(&select::Beneath::this_machine())
     }
 
-    /// Other instruction sets have no such thing to ask.
-    #[cfg(not(target_arch = "x86_64"))]
-    pub(super) fn ask_cpu() -> Self {
-        Self::UNKNOWN
+    fn of(beneath: &select::Beneath) -> Self {
+        let text = |signature: [u8; 12]| {
+            let shown = signature.into_iter().take_while(|b| b.is_ascii_graphic() || *b == b' ');
+            Some(shown.map(char::from).collect::<String>()).filter(|text| !text.is_empty())
+        };
+        let features = &beneath.features;
+        let of = |hypervisor, feature| (beneath.hypervisor == hypervisor).then_some(feature);
+        Self {
+            present: (beneath.hypervisor != Hypervisor::Unknown).then_some(beneath.hypervisor.is_there()),
+            signature: beneath.signature.and_then(text),
+            kvm_features: beneath.kvm.map(|kvm| kvm.features),
+            kvm_hints: beneath.kvm.map(|kvm| kvm.hints),
+            wait_kick: of(Hypervisor::Kvm, features.wait_kick),
+            dedicated_hint: of(Hypervisor::Kvm, features.dedicated_hint),
+            local_apic: of(Hypervisor::HyperV, features.local_apic),
+            cluster_ipi: of(Hypervisor::HyperV, features.cluster_ipi),
+            guest_idle: of(Hypervisor::HyperV, features.guest_idle),
+            kind: beneath.hypervisor,
+        }
     }
 
     /// What files say, when the CPU that they are about cannot be asked.
@@ -72,44 +79,6 @@ impl Beneath {
         }
     }
 
-    /// `cpuid` gives EAX, EBX, ECX, EDX of a leaf.
-    fn decode(present: Option<bool>, cpuid: impl Fn(u32) -> [u32; 4]) -> Self {
-        match present {
-            None => return Self::UNKNOWN,
-            Some(false) => return Self::NOBODY,
-            Some(true) => {}
-        }
-        let signature = |base| {
-            let [_, b, c, d] = cpuid(base);
-            let mut bytes = [0; 12];
-            for (chunk, register) in bytes.chunks_exact_mut(4).zip([b, c, d]) {
-                chunk.copy_from_slice(&register.to_le_bytes());
-            }
-            bytes
-        };
-        let first = signature(FIRST);
-        let kvm =
-            (FIRST..PAST).step_by(STEP as usize).find(|&base| signature(base) == *KVM).map(|base| cpuid(base + 1));
-        let kind = match &first {
-            _ if kvm.is_some() => Hypervisor::Kvm,
-            b"XenVMMXenVMM" => Hypervisor::Xen,
-            b"Microsoft Hv" => Hypervisor::HyperV,
-            b"VMwareVMware" => Hypervisor::VMware,
-            _ => Hypervisor::Other,
-        };
-        let text: String =
-            first.iter().take_while(|b| b.is_ascii_graphic() || **b == b' ').map(|&b| b as char).collect();
-        Self {
-            present: Some(true),
-            signature: (!text.is_empty()).then_some(text),
-            kvm_features: kvm.map(|[features, ..]| features),
-            kvm_hints: kvm.map(|[.., hints]| hints),
-            wait_kick: kvm.map(|[features, ..]| features & KVM_PV_UNHALT != 0),
-            dedicated_hint: kvm.map(|[.., hints]| hints & KVM_REALTIME != 0),
-            kind,
-        }
-    }
-
     pub(super) fn describe(&self) -> String {
         let name = match (self.present, &self.signature) {
             (None, _) => return "unknown".into(),
@@ -118,8 +87,12 @@ impl Beneath {
             (Some(true), None) if self.kind == Hypervisor::Xen => "Xen".into(),
             (Some(true), None) => "there is one; its name is unknown".into(),
         };
-        let (Some(features), Some(hints)) = (self.kvm_features, self.kvm_hints) else { return name };
         let yes = |bit| if bit == Some(true) { "yes" } else { "no" };
+        if let (Some(apic), Some(ipi), Some(idle)) = (self.local_apic, self.cluster_ipi, self.guest_idle) {
+            let [apic, ipi, idle] = [apic, ipi, idle].map(|bit| yes(Some(bit)));
+            return format!("{name} (local APIC: {apic}; cluster IPI: {ipi}; guest idle: {idle})");
+        }
+        let (Some(features), Some(hints)) = (self.kvm_features, self.kvm_hints) else { return name };
         format!(
             "{name} (KVM features {features:#x}, hints {hints:#x}; wait and kick: {}; dedicated CPUs: {})",
             yes(self.wait_kick),
@@ -130,57 +103,45 @@ impl Beneath {
 
 #[cfg(test)]
 mod tests {
+    use qspinlock::select::{Features, KvmBits};
+
     use super::*;
 
-    fn registers(signature: &[u8; 12]) -> [u32; 4] {
-        let word = |i: usize| u32::from_le_bytes(signature[4 * i..][..4].try_into().expect("four bytes"));
-        [0x4000_0001, word(0), word(1), word(2)]
-    }
-
-    fn decode(leaves: &[(u32, [u32; 4])]) -> Beneath {
-        Beneath::decode(Some(true), |leaf| leaves.iter().find(|l| l.0 == leaf).map_or([0; 4], |l| l.1))
+    fn shown(change: impl FnOnce(&mut select::Beneath)) -> Beneath {
+        let mut beneath = select::Beneath::UNKNOWN;
+        change(&mut beneath);
+        Beneath::of(&beneath)
     }
 
     #[test]
-    fn kvm_with_and_without_its_bits() {
-        let plain = decode(&[(FIRST, registers(KVM)), (FIRST + 1, [0x0100_007b, 0, 0, 0])]);
-        assert_eq!((plain.kind, plain.wait_kick, plain.dedicated_hint), (Hypervisor::Kvm, Some(false), Some(false)));
-        assert_eq!(plain.signature.as_deref(), Some("KVMKVMKVM"));
-        let all = decode(&[(FIRST, registers(KVM)), (FIRST + 1, [0x80, 0, 0, 1])]);
-        assert_eq!((all.wait_kick, all.dedicated_hint), (Some(true), Some(true)));
-    }
-
-    #[test]
-    fn kvm_that_speaks_hyper_v() {
-        let both = decode(&[
-            (FIRST, registers(b"Microsoft Hv")),
-            (FIRST + 1, [0xffff_ffff; 4]),
-            (FIRST + STEP, registers(KVM)),
-            (FIRST + STEP + 1, [0x80, 0, 0, 0]),
-        ]);
-        assert_eq!((both.kind, both.wait_kick, both.dedicated_hint), (Hypervisor::Kvm, Some(true), Some(false)));
-        assert_eq!(both.signature.as_deref(), Some("Microsoft Hv"));
-    }
-
-    #[test]
-    fn others() {
-        for (signature, kind) in [
-            (b"XenVMMXenVMM", Hypervisor::Xen),
-            (b"Microsoft Hv", Hypervisor::HyperV),
-            (b"VMwareVMware", Hypervisor::VMware),
-            (b"bhyve bhyve ", Hypervisor::Other),
-            (&[0; 12], Hypervisor::Other),
-        ] {
-            let seen = decode(&[(FIRST, registers(signature)), (FIRST + 1, [!0; 4])]);
-            // Another's bits are not KVM's.
-            assert_eq!((seen.kind, seen.wait_kick, seen.dedicated_hint), (kind, None, None));
-        }
+    fn each_hypervisor_shows_what_is_its_own() {
+        let kvm = shown(|beneath| {
+            beneath.hypervisor = Hypervisor::Kvm;
+            beneath.features.wait_kick = true;
+            beneath.signature = Some(*b"KVMKVMKVM\0\0\0");
+            beneath.kvm = Some(KvmBits { features: 0x80, hints: 2 });
+        });
+        assert_eq!((kvm.wait_kick, kvm.dedicated_hint, kvm.guest_idle), (Some(true), Some(false), None));
+        let words = "KVMKVMKVM (KVM features 0x80, hints 0x2; wait and kick: yes; dedicated CPUs: no)";
+        assert_eq!(kvm.describe(), words);
+        let hyper_v = shown(|beneath| {
+            beneath.hypervisor = Hypervisor::HyperV;
+            beneath.features.guest_idle = true;
+            beneath.signature = Some(*b"Microsoft Hv");
+        });
+        assert_eq!((hyper_v.wait_kick, hyper_v.local_apic, hyper_v.guest_idle), (None, Some(false), Some(true)));
+        assert_eq!(hyper_v.describe(), "Microsoft Hv (local APIC: no; cluster IPI: no; guest idle: yes)");
+        let odd = shown(|beneath| {
+            beneath.hypervisor = Hypervisor::Other;
+            beneath.features = Features::NONE;
+            beneath.signature = Some(*b"\x01odd\0\0\0\0\0\0\0\0");
+        });
+        assert_eq!(odd.describe(), "there is one; its name is unknown");
     }
 
     #[test]
     fn none_and_not_known_are_not_the_same() {
-        let nothing = |_| -> [u32; 4] { panic!("leaves of a hypervisor that is not there are undefined") };
-        assert_eq!(Beneath::decode(Some(false), nothing).kind, Hypervisor::None);
-        assert_eq!(Beneath::decode(None, nothing).kind, Hypervisor::Unknown);
+        assert_eq!(Beneath::of(&select::Beneath::UNKNOWN), Beneath::UNKNOWN);
+        assert_eq!(Beneath::of(&select::Beneath::NOBODY), Beneath::NOBODY);
     }
 }

@@ -3,18 +3,20 @@
 mod cgroup;
 mod clock;
 mod cpulist;
+mod facts;
 mod hypervisor;
 mod show;
 mod topology;
 mod transfer;
 mod tree;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use qspinlock::select::{Choice, Facts, Setting, choose};
+use qspinlock::select::{Choice, Setting, choose};
 use serde::Serialize;
 
 use self::cpulist::CpuList;
+use self::facts::{Known, Waiters};
 use self::hypervisor::Beneath;
 use self::tree::Tree;
 use crate::failure::Failure;
@@ -26,6 +28,19 @@ Examples:
   qspin probe --json        the same, for a program
   qspin probe --full        measure also between more than 16 CPUs
   taskset -c 0 qspin probe  what a process with one CPU gets
+  QSPINLOCK=dedicated qspin probe
+                            what a program gets that owns its CPUs
+  echo '{\"hypervisor\": \"kvm\", \"wait_kick\": true, \"kernel\": {\"cpus\": 64}}' | qspin probe --facts -
+                            what another machine would get
+
+Facts are a JSON object, as \"facts\" is in what --json prints. What is left out, or null, is unknown:
+  hypervisor                none, kvm, xen, hyper-v, vmware, tcg or other
+  wait_kick, dedicated_hint of KVM: true or false
+  local_apic, cluster_ipi, guest_idle
+                            of Hyper-V: true or false
+  process, kernel           who waits: an object of
+    cpus, domains           how many CPUs, and memory nodes that have any of them
+    wishes                  words as in QSPINLOCK: a slow path or auto; nopvspin; dedicated
 
 What cannot be found out is shown as unknown (null in JSON), never guessed.";
 
@@ -44,6 +59,10 @@ pub(crate) struct Args {
     #[arg(long)]
     no_transfer: bool,
 
+    /// Say what a machine gets of which this file holds the facts, rather than this one. - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["full", "no_transfer", "root"])]
+    facts: Option<PathBuf>,
+
     /// Describe the machine whose /proc and /sys are copied below this directory. Nothing is measured then
     #[arg(long, value_name = "DIR", hide = true)]
     root: Option<PathBuf>,
@@ -61,6 +80,7 @@ struct Probe {
     process: Process,
     /// `None`: not measured.
     line_transfer: Option<Vec<transfer::Pair>>,
+    facts: Known,
     choices: Choices,
     warnings: Vec<String>,
 }
@@ -77,8 +97,8 @@ struct Process {
 struct Choices {
     /// What this process gets.
     process: Chosen,
-    /// What a kernel on this machine would get. `None`: not even the number of CPUs is known.
-    kernel: Option<Chosen>,
+    /// What a kernel on this machine would get.
+    kernel: Chosen,
 }
 
 #[derive(Serialize)]
@@ -89,7 +109,7 @@ struct Chosen {
 
 impl From<Choice> for Chosen {
     fn from(choice: Choice) -> Self {
-        Self { slow_path: choice.slow_path.name(), reason: choice.reason }
+        Self { slow_path: choice.slow_path.name(), reason: choice.reason.text() }
     }
 }
 
@@ -97,11 +117,32 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(root) = args.root.as_ref().filter(|root| !root.is_dir()) {
         return Err(Failure::usage(format!("--root: {} is not a directory", root.display())));
     }
+    if let Some(file) = &args.facts {
+        return elsewhere(file, args.json);
+    }
     let probe = Probe::take(args);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&probe).expect("plain data"));
     } else {
         print!("{}", show::to_text(&probe));
+    }
+    Ok(())
+}
+
+/// What another machine would get.
+fn elsewhere(file: &Path, json: bool) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Elsewhere {
+        facts: Known,
+        choices: Choices,
+    }
+    let facts = Known::read(file)?;
+    let choices = choices(&facts);
+    if json {
+        let all = Elsewhere { facts, choices };
+        println!("{}", serde_json::to_string_pretty(&all).expect("plain data"));
+    } else {
+        println!("{}\n\n{}", show::facts(&facts), show::choices(&choices, "a process there", "a kernel there"));
     }
     Ok(())
 }
@@ -116,11 +157,18 @@ impl Probe {
         let hypervisor = if here { Beneath::ask_cpu() } else { Beneath::from_files(&tree) };
         let tsc = if here { clock::ask_cpu() } else { clock::Tsc::default() };
         let nodes = topology::nodes(&tree);
+        let facts = known(&cpus, nodes.as_deref(), &hypervisor, &process);
+        let mut choices = choices(&facts);
+        if here {
+            // What it really has.
+            choices.process = qspinlock::choice().into();
+        }
         Self {
             model: tree.field("/proc/cpuinfo", "model name"),
             l3_domains: cpus.online.as_ref().and_then(|online| topology::l3_domains(&tree, online)),
             line_transfer: process.usable.as_ref().filter(|_| here).and_then(|usable| line_transfer(args, usable)),
-            choices: choices(cpus.online.as_ref(), nodes.as_deref(), &hypervisor, &process),
+            facts,
+            choices,
             warnings: tree.into_warnings(),
             cpus,
             nodes,
@@ -162,25 +210,33 @@ fn line_transfer(args: &Args, usable: &CpuList) -> Option<Vec<transfer::Pair>> {
     Some(pairs)
 }
 
-fn choices(
-    online: Option<&CpuList>,
-    nodes: Option<&[topology::Node]>,
-    hypervisor: &Beneath,
-    process: &Process,
-) -> Choices {
-    let facts = |setting, cpus: &CpuList| {
-        let mut facts = Facts::new(setting, cpus.len() as u32);
-        // Nodes that have none of the CPUs are of no interest to a lock.
-        let near = |node: &&topology::Node| node.cpus.as_ref().is_some_and(|near| near.and(cpus).len() > 0);
-        facts.domains = nodes.map_or(1, |nodes| nodes.iter().filter(near).count().max(1) as u32);
-        facts.hypervisor = hypervisor.kind;
-        facts.wait_kick = hypervisor.wait_kick.unwrap_or(false);
-        facts.dedicated_hint = hypervisor.dedicated_hint.unwrap_or(false);
-        facts
+fn choices(facts: &Known) -> Choices {
+    let choose = |setting| choose(&facts.of(setting)).into();
+    Choices { process: choose(Setting::UserSpace), kernel: choose(Setting::Kernel) }
+}
+
+/// What is known of who would wait.
+fn known(cpus: &topology::Cpus, nodes: Option<&[topology::Node]>, beneath: &Beneath, process: &Process) -> Known {
+    let waiters = |cpus: Option<&CpuList>, wishes| Waiters {
+        cpus: cpus.map(|cpus| cpus.len() as u32).filter(|&cpus| cpus > 0),
+        domains: cpus.zip(nodes).map(|(cpus, nodes)| {
+            // Nodes that have none of the CPUs are of no interest to a lock.
+            let near = |node: &&topology::Node| node.cpus.as_ref().is_some_and(|near| near.and(cpus).len() > 0);
+            nodes.iter().filter(near).count().max(1) as u32
+        }),
+        wishes,
     };
-    let usable = process.usable.clone().unwrap_or_default();
-    Choices {
-        process: choose(&facts(Setting::UserSpace, &usable)).into(),
-        kernel: online.map(|online| choose(&facts(Setting::Kernel, online)).into()),
+    // A kernel counts those that may come as well.
+    let possible = cpus.possible.as_ref().or(cpus.online.as_ref());
+    let said = qspinlock::environment().ok().and_then(|said| said.said_wishes());
+    Known {
+        hypervisor: beneath.kind,
+        wait_kick: beneath.wait_kick,
+        dedicated_hint: beneath.dedicated_hint,
+        local_apic: beneath.local_apic,
+        cluster_ipi: beneath.cluster_ipi,
+        guest_idle: beneath.guest_idle,
+        process: waiters(process.usable.as_ref(), said),
+        kernel: waiters(possible, None),
     }
 }

@@ -3,8 +3,9 @@
 use comfy_table::{ContentArrangement, Table};
 
 use super::cpulist::CpuList;
+use super::facts::{Known, Waiters};
 use super::transfer::{FEW_CPUS, Pair};
-use super::{Chosen, Probe};
+use super::{Choices, Probe};
 use crate::ui::{self, Tone, figure, text};
 
 const UNKNOWN: &str = "unknown";
@@ -14,7 +15,8 @@ pub(super) fn to_text(probe: &Probe) -> String {
     if let Some(pairs) = &probe.line_transfer {
         shown.push_str(&format!("\n{}\n", matrix(pairs)));
     }
-    shown.push_str(&format!("\n{}\n", choices(probe)));
+    shown.push_str(&format!("\n{}\n", facts(&probe.facts)));
+    shown.push_str(&format!("\n{}\n", choices(&probe.choices, "this process", "a kernel here")));
     for warning in &probe.warnings {
         shown.push_str(&format!("\n{} {warning}", ui::paint("warning:", Tone::Warn)));
     }
@@ -113,17 +115,34 @@ fn matrix(pairs: &[Pair]) -> Table {
     table
 }
 
-fn choices(probe: &Probe) -> Table {
+/// What the choices are made from.
+pub(super) fn facts(known: &Known) -> Table {
+    let mut table = ui::table(&["facts", "process", "kernel"], &[]);
+    let both = |value: fn(&Waiters) -> String| [&known.process, &known.kernel].map(value);
+    let beneath = known.beneath();
+    let rows = [
+        ("CPUs that wait", both(|who| or_unknown(who.cpus))),
+        ("memory nodes", both(|who| or_unknown(who.domains))),
+        ("beneath", [beneath.clone(), beneath]),
+        ("wishes", both(|who| who.wishes.map_or("none".into(), |wishes| wishes.to_string()))),
+    ];
+    for (what, values) in rows {
+        let tone = |value: &String| if value == UNKNOWN { Tone::Dim } else { Tone::Plain };
+        let cells = values.into_iter().map(|value| text(value.clone(), tone(&value)));
+        table.add_row(std::iter::once(text(what, Tone::Dim)).chain(cells).collect::<Vec<_>>());
+    }
+    table
+}
+
+pub(super) fn choices(choices: &Choices, process: &str, kernel: &str) -> Table {
     let mut table = ui::table(&["lock for", "slow path", "because"], &[]);
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(100);
-    let unknown = Chosen { slow_path: UNKNOWN, reason: "the CPUs are not known" };
-    let rows = [
-        ("this process", &probe.choices.process),
-        ("a kernel here", probe.choices.kernel.as_ref().unwrap_or(&unknown)),
-    ];
-    for (who, chosen) in rows {
-        let tone = if chosen.slow_path == UNKNOWN { Tone::Dim } else { Tone::Good };
-        table.add_row(vec![text(who, Tone::Plain), text(chosen.slow_path, tone), text(chosen.reason, Tone::Plain)]);
+    for (who, chosen) in [(process, &choices.process), (kernel, &choices.kernel)] {
+        table.add_row(vec![
+            text(who, Tone::Plain),
+            text(chosen.slow_path, Tone::Good),
+            text(chosen.reason, Tone::Plain),
+        ]);
     }
     table
 }

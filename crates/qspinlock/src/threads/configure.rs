@@ -1,19 +1,120 @@
-//! The parameters of waiting, for this process: set by the program, or by the environment when the program starts.
+//! How this process waits: set by the program, or by the environment when the program starts.
 //!
-//! They must not change once a thread has waited: some threads would wait by one set and some by another, and whatever
-//! was measured or tuned would be neither. So whoever waits first closes them, and a change that comes later is an
-//! error that says so.
+//! It must not change once a thread has waited: some threads would wait by one set of parameters and some by another, and
+//! whatever was measured or tuned would be neither; and with two slow paths they would wait for each other. So whoever
+//! waits first closes them, and a change that comes later is an error that says so.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
-use std::sync::OnceLock;
 
+use super::environment;
+use super::facts;
+use crate::select::{Choice, SlowPathKind, WishError, Wishes, choose};
 use crate::slowpath::Patience;
-use crate::slowpath::parking::{OutOfRange, ParseError};
+use crate::slowpath::parking::OutOfRange;
+use crate::start::{self, AdoptError};
 
-/// The environment variable with the parameters of waiting: `QSPINLOCK_PARKING=spin=300,yields=2`, times in nanoseconds.
-/// See [`Patience`] for what there is.
-pub const ENVIRONMENT_VARIABLE: &str = "QSPINLOCK_PARKING";
+/// How a process waits for its locks: which slow path they have, and the parameters of waiting. What is not said stays as
+/// the environment has it, or as it is by default.
+///
+/// ```
+/// use qspinlock::Configuration;
+/// use qspinlock::select::SlowPathKind;
+/// use qspinlock::slowpath::Patience;
+///
+/// let tuned: Configuration = Patience::DEFAULT.spin(300).into();
+/// let ours = Configuration::NONE.dedicated().patience(Patience::DEFAULT.spin(300));
+/// let named: Configuration = SlowPathKind::Native.into();
+/// assert!([tuned, ours, named].iter().all(|configuration| configuration.validate().is_ok()));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "it applies when `configure` is called with it"]
+pub struct Configuration {
+    pub(super) patience: Option<Patience>,
+    pub(super) wishes: Option<Wishes>,
+}
+
+impl Configuration {
+    /// Nothing is said.
+    pub const NONE: Self = Self { patience: None, wishes: None };
+
+    /// The parameters of waiting.
+    pub const fn patience(self, patience: Patience) -> Self {
+        Self { patience: Some(patience), ..self }
+    }
+
+    /// The slow path, by name.
+    pub const fn slow_path(self, slow_path: SlowPathKind) -> Self {
+        self.wishes(Wishes { slow_path: Some(slow_path), ..self.said() })
+    }
+
+    /// The slow path that fits, whatever the environment says.
+    pub const fn auto(self) -> Self {
+        self.wishes(Wishes { slow_path: None, ..self.said() })
+    }
+
+    /// The CPUs are this program's own: nobody takes them away, and it has no more threads than those. Then what fits is a
+    /// slow path whose waiters spin.
+    pub const fn dedicated(self) -> Self {
+        self.wishes(Wishes { dedicated: true, ..self.said() })
+    }
+
+    /// Not the slow path for virtual CPUs. For threads that never is what fits, so it changes nothing there.
+    pub const fn nopvspin(self) -> Self {
+        self.wishes(Wishes { no_paravirt: true, ..self.said() })
+    }
+
+    /// All that is to be wished for, instead of what was said here and in the environment.
+    pub const fn wishes(self, wishes: Wishes) -> Self {
+        Self { wishes: Some(wishes), ..self }
+    }
+
+    /// The parameters of waiting that are said.
+    #[must_use]
+    pub const fn said_patience(&self) -> Option<Patience> {
+        self.patience
+    }
+
+    /// The wishes that are said.
+    #[must_use]
+    pub const fn said_wishes(&self) -> Option<Wishes> {
+        self.wishes
+    }
+
+    const fn said(self) -> Wishes {
+        match self.wishes {
+            Some(wishes) => wishes,
+            None => Wishes::NONE,
+        }
+    }
+
+    /// Whether each parameter is what it may be, and the wishes can be had together.
+    ///
+    /// # Errors
+    /// [`ConfigureError::OutOfRange`] and [`ConfigureError::Wishes`].
+    pub fn validate(&self) -> Result<(), ConfigureError> {
+        self.patience.map_or(Ok(()), |patience| patience.validate()).map_err(ConfigureError::OutOfRange)?;
+        self.wishes.map_or(Ok(()), |wishes| wishes.validate()).map_err(ConfigureError::Wishes)
+    }
+}
+
+impl From<Patience> for Configuration {
+    fn from(patience: Patience) -> Self {
+        Self::NONE.patience(patience)
+    }
+}
+
+impl From<SlowPathKind> for Configuration {
+    fn from(slow_path: SlowPathKind) -> Self {
+        Self::NONE.slow_path(slow_path)
+    }
+}
+
+impl From<Wishes> for Configuration {
+    fn from(wishes: Wishes) -> Self {
+        Self::NONE.wishes(wishes)
+    }
+}
 
 /// On lines that nobody writes to later: every waiter reads them.
 #[repr(align(128))]
@@ -61,32 +162,77 @@ impl Settings {
     }
 }
 
-/// How this process waits for locks whose waiters sleep, instead of the default or what the environment says. All of
-/// it: [`ENVIRONMENT_VARIABLE`] then has no effect. Call it once, at the start of `main`.
+/// How this process waits for locks, instead of the default or what the environment says. Call it once, at the start of
+/// `main`, before there are other threads. All of it applies, or on an error nothing.
+///
+/// Takes a [`Configuration`], or what is a part of one: a [`Patience`], a [`SlowPathKind`], [`Wishes`].
 ///
 /// # Errors
-/// If a parameter is out of range, after which it may be tried again; or if it is too late: it has been done already, or
-/// a thread has waited for such a lock.
-pub fn configure(patience: Patience) -> Result<(), ConfigureError> {
-    patience.validate().map_err(ConfigureError::OutOfRange)?;
+/// If a parameter is out of range, or wishes exclude each other, or the slow path would change while there are other
+/// threads, after which it may be tried again; or if it is too late: it has been done already, or a thread has waited for
+/// such a lock.
+///
+/// # Other threads
+/// A thread that is unlocking while the slow path changes would do so by the old one, and might not wake who waits by the
+/// new one. So that is refused while there are several threads, where they can be counted: on Linux and Android, with
+/// `/proc` mounted. Elsewhere the caller has to see to it.
+pub fn configure(configuration: impl Into<Configuration>) -> Result<(), ConfigureError> {
+    let configuration = configuration.into();
+    configuration.validate()?;
     // First, or where it is not read at start-up it would be read later, on top of this.
-    let _ = environment();
+    let _ = environment::sensible();
     match SETTINGS.state.compare_exchange(0, WRITING, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => {}
         Err(state) if state & (WRITING | CONFIGURED) != 0 => return Err(ConfigureError::Twice),
         Err(_) => return Err(ConfigureError::Late),
     }
-    SETTINGS.write(&patience);
+    // What can be refused first. After it nothing can.
+    if let Some(wishes) = configuration.wishes
+        && let Err(error) = change_slow_path(wishes)
+    {
+        SETTINGS.state.fetch_and(!WRITING, Ordering::Relaxed);
+        return Err(error);
+    }
+    if let Some(patience) = configuration.patience {
+        SETTINGS.write(&patience);
+    }
     // Whoever has waited meanwhile stays noted. Release: who finds it configured finds the values.
     SETTINGS.state.fetch_xor(WRITING | CONFIGURED, Ordering::Release);
     Ok(())
 }
 
-/// The parameters that apply now. Asking does not close them.
+fn change_slow_path(wishes: Wishes) -> Result<(), ConfigureError> {
+    let choice = choose(&facts::gather(wishes));
+    if choice.slow_path != start::chosen().slow_path && facts::threads().is_some_and(|threads| threads > 1) {
+        return Err(ConfigureError::Threads);
+    }
+    start::adopt(choice).map_err(|error| match error {
+        AdoptError::Twice => ConfigureError::Twice,
+        AdoptError::Late => ConfigureError::Late,
+    })
+}
+
+/// The parameters of waiting that apply now. Asking does not close them.
 #[must_use]
 pub fn configuration() -> Patience {
-    let _ = environment();
+    let _ = environment::sensible();
     SETTINGS.in_state(SETTINGS.state.load(Ordering::Acquire))
+}
+
+/// The slow path that applies now, and why. Asking does not close it.
+#[must_use]
+pub fn choice() -> Choice {
+    start::chosen()
+}
+
+/// What fits the threads of this process, and what its environment says.
+pub(crate) fn automatic() -> Choice {
+    choose(&facts::gather(environment::sensible().wishes.unwrap_or(Wishes::NONE)))
+}
+
+/// What the environment says, before anybody can have asked.
+pub(super) fn take_from_environment(patience: &Patience) {
+    SETTINGS.write(patience);
 }
 
 /// The parameters for who is about to wait.
@@ -97,95 +243,8 @@ pub(super) fn patience() -> Patience {
 
 #[cold]
 fn close() -> u32 {
-    let _ = environment();
+    let _ = environment::sensible();
     SETTINGS.state.fetch_or(USED, Ordering::Acquire)
-}
-
-/// What [`ENVIRONMENT_VARIABLE`] said when it was read: on Linux and Android before `main`, elsewhere when it is first
-/// needed. `None` if it is not set.
-///
-/// # Errors
-/// If it says nothing sensible. Then the default applies, and one line on standard error has said why. A program whose
-/// users set the variable themselves may want to stop.
-pub fn environment() -> Result<Option<Patience>, EnvironmentError> {
-    *ENVIRONMENT.get_or_init(|| {
-        let said = variable::read(|text| match text {
-            None => Ok(None),
-            Some(bytes) => {
-                let text = core::str::from_utf8(bytes).map_err(|_| EnvironmentError::NotText)?;
-                text.parse().map(Some).map_err(EnvironmentError::Parse)
-            }
-        });
-        match said {
-            Ok(Some(patience)) => SETTINGS.write(&patience),
-            Ok(None) => {}
-            Err(error) => complain(error),
-        }
-        said
-    })
-}
-
-// Where it is read before `main`, this is full when anybody comes, and a signal handler does not wait for it.
-static ENVIRONMENT: OnceLock<Result<Option<Patience>, EnvironmentError>> = OnceLock::new();
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-#[allow(unsafe_code, reason = "a constructor, and the C library's environment")]
-mod variable {
-    use core::ffi::{CStr, c_char};
-
-    // Before `main`, when no other thread is there to change the environment, and no lock to wait for.
-    #[used]
-    // SAFETY: the section holds pointers to functions that the loader calls, with arguments that this one ignores.
-    #[unsafe(link_section = ".init_array")]
-    static AT_START: extern "C" fn() = at_start;
-
-    extern "C" fn at_start() {
-        let _ = super::environment();
-    }
-
-    /// Without an allocation: a program's allocator may take one of our locks.
-    pub(super) fn read<T>(look: impl FnOnce(Option<&[u8]>) -> T) -> T {
-        const NAME: &CStr = c"QSPINLOCK_PARKING";
-        // SAFETY: a string with an end. Nobody changes the environment now: there is one thread, or, in a library that is
-        // loaded later, whoever loads it must not change it meanwhile, as with any library that reads it.
-        let value: *const c_char = unsafe { libc::getenv(NAME.as_ptr()) };
-        if value.is_null() {
-            return look(None);
-        }
-        // SAFETY: a string with an end, which stays as long as nobody changes the environment.
-        look(Some(unsafe { CStr::from_ptr(value) }.to_bytes()))
-    }
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-mod variable {
-    pub(super) fn read<T>(look: impl FnOnce(Option<&[u8]>) -> T) -> T {
-        let value = std::env::var_os(super::ENVIRONMENT_VARIABLE);
-        look(value.as_ref().map(|value| value.as_encoded_bytes()))
-    }
-}
-
-/// One line on standard error, in one piece.
-fn complain(error: EnvironmentError) {
-    use fmt::Write as _;
-    use std::io::Write as _;
-
-    struct Line {
-        bytes: [u8; 400],
-        len: usize,
-    }
-    impl fmt::Write for Line {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            let end = self.len + text.len();
-            self.bytes.get_mut(self.len..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
-            self.len = end;
-            Ok(())
-        }
-    }
-    let mut line = Line { bytes: [0; 400], len: 0 };
-    // It has room for every error. Nobody can be told that nothing can be told.
-    let _ = writeln!(line, "qspinlock: {error}; ignored, the defaults apply");
-    let _ = std::io::stderr().write_all(&line.bytes[..line.len]);
 }
 
 /// Why [`configure`] did nothing.
@@ -194,6 +253,10 @@ fn complain(error: EnvironmentError) {
 pub enum ConfigureError {
     /// A parameter is not what it may be.
     OutOfRange(OutOfRange),
+    /// The wishes cannot be had together.
+    Wishes(WishError),
+    /// The slow path would change, and there are other threads.
+    Threads,
     /// It has been done already.
     Twice,
     /// A thread has waited already.
@@ -204,6 +267,11 @@ impl fmt::Display for ConfigureError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OutOfRange(error) => error.fmt(f),
+            Self::Wishes(error) => error.fmt(f),
+            Self::Threads => f.write_str(
+                "another slow path would be chosen while there are other threads: call `configure` before the first one \
+                 starts, at the start of `main`",
+            ),
             Self::Twice => f.write_str("the locks are configured already: call `configure` once, at the start of `main`"),
             Self::Late => f.write_str(
                 "a thread has waited for a lock already: call `configure` before the first one can, at the start of `main`",
@@ -213,25 +281,3 @@ impl fmt::Display for ConfigureError {
 }
 
 impl core::error::Error for ConfigureError {}
-
-/// Why [`ENVIRONMENT_VARIABLE`] was ignored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum EnvironmentError {
-    /// It is not UTF-8.
-    NotText,
-    /// It was not understood.
-    Parse(ParseError),
-}
-
-impl fmt::Display for EnvironmentError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{ENVIRONMENT_VARIABLE}: ")?;
-        match self {
-            Self::NotText => f.write_str("it is not text: write `name=value`, separated by commas"),
-            Self::Parse(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for EnvironmentError {}

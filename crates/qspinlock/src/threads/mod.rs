@@ -4,12 +4,16 @@
 //! has a number, its *slot*, from its first contended acquire until it ends.
 
 mod configure;
+mod environment;
 mod exit;
+mod facts;
 mod fork;
 mod park;
 mod slots;
 
-pub use configure::{ConfigureError, ENVIRONMENT_VARIABLE, EnvironmentError, configuration, configure, environment};
+pub(crate) use configure::automatic;
+pub use configure::{Configuration, ConfigureError, choice, configuration, configure};
+pub use environment::{ENVIRONMENT_VARIABLE, EnvironmentError, SLOW_PATH_VARIABLE, environment};
 pub use slots::{CAPACITY, slots_in_use};
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -134,12 +138,6 @@ unsafe impl Machine for Threads {
         #[cfg(feature = "stats")]
         crate::stats::count(event, slots::number());
     }
-}
-
-/// What fits the threads of this process.
-pub(crate) fn automatic() -> crate::select::SlowPathKind {
-    use crate::select::{Facts, Setting, choose};
-    choose(&Facts::new(Setting::UserSpace, 0)).slow_path
 }
 
 impl GlobalMachine for Threads {

@@ -1,0 +1,170 @@
+//! What the environment says about locks, read once: on Linux and Android before `main`, elsewhere when it is first needed.
+
+use core::fmt;
+use core::str::FromStr;
+use std::sync::OnceLock;
+
+use super::configure::{Configuration, take_from_environment};
+use crate::select::WishError;
+use crate::slowpath::parking::ParseError;
+
+/// The environment variable with the parameters of waiting: `QSPINLOCK_PARKING=spin=300,yields=2`, times in nanoseconds.
+/// See [`Patience`](crate::slowpath::Patience) for what there is.
+pub const ENVIRONMENT_VARIABLE: &str = "QSPINLOCK_PARKING";
+
+/// The environment variable that says which slow path locks have: `QSPINLOCK=native`, `QSPINLOCK=dedicated`. See
+/// [`Wishes`](crate::select::Wishes) for what there is.
+pub const SLOW_PATH_VARIABLE: &str = "QSPINLOCK";
+
+/// What [`SLOW_PATH_VARIABLE`] and [`ENVIRONMENT_VARIABLE`] said when they were read: on Linux and Android before `main`,
+/// elsewhere when they are first needed.
+///
+/// # Errors
+/// If one of them says nothing sensible. Then its default applies, and one line on standard error has said why. A program
+/// whose users set the variables themselves may want to stop.
+pub fn environment() -> Result<Configuration, EnvironmentError> {
+    let Said { configuration, error } = said();
+    error.map_or(Ok(configuration), Err)
+}
+
+#[derive(Clone, Copy)]
+struct Said {
+    /// What was sensible.
+    configuration: Configuration,
+    /// The first thing that was not.
+    error: Option<EnvironmentError>,
+}
+
+/// What was sensible in the environment.
+pub(super) fn sensible() -> Configuration {
+    said().configuration
+}
+
+// Where it is read before `main`, this is full when anybody comes, and a signal handler does not wait for it.
+static SAID: OnceLock<Said> = OnceLock::new();
+
+fn said() -> Said {
+    *SAID.get_or_init(|| {
+        let mut error = None;
+        let wishes = read(SLOW_PATH_VARIABLE, EnvironmentError::SlowPath, &mut error);
+        let patience = read(ENVIRONMENT_VARIABLE, EnvironmentError::Parse, &mut error);
+        if let Some(patience) = &patience {
+            take_from_environment(patience);
+        }
+        Said { configuration: Configuration { patience, wishes }, error }
+    })
+}
+
+/// Reads one of them. What is not sensible is noted, and said.
+fn read<T: FromStr>(
+    variable: &'static str,
+    because: fn(T::Err) -> EnvironmentError,
+    first: &mut Option<EnvironmentError>,
+) -> Option<T> {
+    let read = variable::read(variable, |bytes| {
+        let text = core::str::from_utf8(bytes?).map_err(|_| EnvironmentError::NotText(variable));
+        Some(text.and_then(|text| text.parse().map_err(because)))
+    });
+    match read? {
+        Ok(said) => Some(said),
+        Err(error) => {
+            complain(error);
+            first.get_or_insert(error);
+            None
+        }
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[allow(unsafe_code, reason = "a constructor, and the C library's environment")]
+mod variable {
+    use core::ffi::{CStr, c_char};
+
+    // Before `main`, when no other thread is there to change the environment, and no lock to wait for.
+    #[used]
+    // SAFETY: the section holds pointers to functions that the loader calls, with arguments that this one ignores.
+    #[unsafe(link_section = ".init_array")]
+    static AT_START: extern "C" fn() = at_start;
+
+    extern "C" fn at_start() {
+        // Reads the environment, and decides by it.
+        let _ = crate::start::chosen();
+    }
+
+    /// Without an allocation: a program's allocator may take one of our locks.
+    pub(super) fn read<T>(name: &str, look: impl FnOnce(Option<&[u8]>) -> T) -> T {
+        let mut ended = [0_u8; 32];
+        ended[..name.len()].copy_from_slice(name.as_bytes());
+        // SAFETY: a string with an end: the names are shorter. Nobody changes the environment now: there is one thread, or,
+        // in a library that is loaded later, whoever loads it must not change it meanwhile, as with any library that
+        // reads it.
+        let value: *const c_char = unsafe { libc::getenv(ended.as_ptr().cast()) };
+        if value.is_null() {
+            return look(None);
+        }
+        // SAFETY: a string with an end, which stays as long as nobody changes the environment.
+        look(Some(unsafe { CStr::from_ptr(value) }.to_bytes()))
+    }
+
+    const _: () = assert!(super::ENVIRONMENT_VARIABLE.len() < 32 && super::SLOW_PATH_VARIABLE.len() < 32);
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod variable {
+    pub(super) fn read<T>(name: &str, look: impl FnOnce(Option<&[u8]>) -> T) -> T {
+        let value = std::env::var_os(name);
+        look(value.as_ref().map(|value| value.as_encoded_bytes()))
+    }
+}
+
+/// One line on standard error, in one piece.
+fn complain(error: EnvironmentError) {
+    use fmt::Write as _;
+    use std::io::Write as _;
+
+    struct Line {
+        bytes: [u8; 400],
+        len: usize,
+    }
+    impl fmt::Write for Line {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let end = self.len + text.len();
+            self.bytes.get_mut(self.len..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+            self.len = end;
+            Ok(())
+        }
+    }
+    let mut line = Line { bytes: [0; 400], len: 0 };
+    // It has room for every error. Nobody can be told that nothing can be told.
+    let _ = writeln!(line, "qspinlock: {error}; ignored, the defaults apply");
+    let _ = std::io::stderr().write_all(&line.bytes[..line.len]);
+}
+
+/// Why a variable was ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EnvironmentError {
+    /// This variable is not UTF-8.
+    NotText(&'static str),
+    /// [`ENVIRONMENT_VARIABLE`] was not understood.
+    Parse(ParseError),
+    /// [`SLOW_PATH_VARIABLE`] was not understood, or what it says cannot be had together.
+    SlowPath(WishError),
+}
+
+impl fmt::Display for EnvironmentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotText(variable @ SLOW_PATH_VARIABLE) => {
+                write!(f, "{variable}: it is not text: write words, separated by commas")
+            }
+            Self::NotText(variable) => {
+                write!(f, "{variable}: it is not text: write `name=value`, separated by commas")
+            }
+            Self::Parse(error) => write!(f, "{ENVIRONMENT_VARIABLE}: {error}"),
+            Self::SlowPath(error) => write!(f, "{SLOW_PATH_VARIABLE}: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for EnvironmentError {}
