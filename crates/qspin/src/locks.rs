@@ -2,6 +2,7 @@
 
 use std::cell::UnsafeCell;
 use std::convert::Infallible;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use qspinlock::RawSpinLock;
-use qspinlock::slowpath::{Native, Parking, ParkingExact, SlowPath, TestAndSet};
+use qspinlock::slowpath::{ByLoad, Chosen, Native, Paravirt, Parking, ParkingExact, Sleeping, SlowPath, TestAndSet};
 use qspinlock::threads::Threads;
 
 /// A lock without data. Closures, so that locks which need a node or a guard fit as well.
@@ -87,13 +88,19 @@ pub(crate) trait LockJob {
 
 contenders! {
     /// This library's queued spinlock.
-    Native = "native", lock_api::Mutex<RawSpinLock<Threads, Native>, ()>, fair: true, sleeps: false;
+    Native = "native", Untimed<Native>, fair: true, sleeps: false;
+    /// This library's lock for virtual CPUs, whose waiters spin for a while and then sleep.
+    Paravirt = "paravirt", Untimed<Paravirt>, fair: false, sleeps: true;
     /// This library's lock whose waiters sleep.
-    Parking = "parking", lock_api::Mutex<RawSpinLock<Threads, Parking>, ()>, fair: false, sleeps: true;
+    Parking = "parking", Timed<Parking>, fair: false, sleeps: true;
     /// The same, whose unlock is one atomic step and whose sleeps have no end of their own.
-    ParkingExact = "parking-exact", lock_api::Mutex<RawSpinLock<Threads, ParkingExact>, ()>, fair: false, sleeps: true;
+    ParkingExact = "parking-exact", Timed<ParkingExact>, fair: false, sleeps: true;
+    /// What this library chose for this process.
+    Chosen = "chosen", Timed<Chosen>, fair: false, sleeps: true;
+    /// The same, looked up each time, also where call sites can be rewritten.
+    ChosenByLoad = "chosen-by-load", Timed<ByLoad>, fair: false, sleeps: true;
     /// This library's test-and-set slow path.
-    TestAndSetOurs = "test-and-set", lock_api::Mutex<RawSpinLock<Threads, TestAndSet>, ()>, fair: false, sleeps: false;
+    TestAndSetOurs = "test-and-set", Untimed<TestAndSet>, fair: false, sleeps: false;
     Std = "std", std::sync::Mutex<()>, fair: false, sleeps: true;
     ParkingLot = "parking_lot", parking_lot::Mutex<()>, fair: false, sleeps: true;
     Spin = "spin", spin::mutex::SpinMutex<()>, fair: false, sleeps: false;
@@ -114,6 +121,16 @@ impl LockName {
     /// What `bench` measures if it is not told. The exact form of a lock is there to test the lock, not to be used.
     pub(crate) fn usual() -> impl Iterator<Item = Self> {
         Self::working().filter(|&l| l != Self::ParkingExact)
+    }
+
+    /// It waits as the process is configured to.
+    pub(crate) const fn is_patient(self) -> bool {
+        matches!(self, Self::Paravirt | Self::Parking | Self::ParkingExact | Self::Chosen | Self::ChosenByLoad)
+    }
+
+    /// A form of another lock, to see what it costs that the slow path was chosen when the program started.
+    pub(crate) const fn is_form_of_another(self) -> bool {
+        matches!(self, Self::Chosen | Self::ChosenByLoad)
     }
 }
 
@@ -159,8 +176,8 @@ impl<'de> Deserialize<'de> for LockName {
 }
 
 macro_rules! guarded {
-    ($ty:ty $(, $also:ident)*) => {
-        impl Contender for $ty {
+    ($ty:ty $(, $also:ident)* $(; $($of:tt)*)?) => {
+        impl $($($of)*)? Contender for $ty {
             fn new() -> Self {
                 <$ty>::new(())
             }
@@ -191,21 +208,51 @@ macro_rules! guarded {
     };
     (@ by_hand) => {
         fn by_hand(&self) -> Option<&dyn ByHand> {
-            Some(self)
+            Some(&**self)
         }
     };
 }
 
 // `timed` belongs to each lock whose raw mutex is a `lock_api::RawMutexTimed`.
-guarded!(lock_api::Mutex<RawSpinLock<Threads, Native>, ()>, by_hand);
-guarded!(lock_api::Mutex<RawSpinLock<Threads, Parking>, ()>, timed, by_hand);
-guarded!(lock_api::Mutex<RawSpinLock<Threads, ParkingExact>, ()>, timed, by_hand);
-guarded!(lock_api::Mutex<RawSpinLock<Threads, TestAndSet>, ()>, by_hand);
 guarded!(parking_lot::Mutex<()>, timed);
 guarded!(spin::mutex::SpinMutex<()>);
 guarded!(spin::mutex::TicketMutex<()>);
 
-impl<S: SlowPath<Threads, Error = Infallible>> ByHand for lock_api::Mutex<RawSpinLock<Threads, S>, ()> {
+type Ours<S> = lock_api::Mutex<RawSpinLock<Threads, S>, ()>;
+
+// Two types, for all slow paths each: what a lock can do does not depend on whether its slow path is a type of its own.
+macro_rules! ours {
+    ($($(#[doc = $about:literal])* $name:ident: $bound:path $(, $timed:ident)?;)*) => {$(
+        $(#[doc = $about])*
+        pub(crate) struct $name<S: $bound>(Ours<S>);
+
+        impl<S: $bound> $name<S> {
+            const fn new((): ()) -> Self {
+                Self(Ours::new(()))
+            }
+        }
+
+        impl<S: $bound> Deref for $name<S> {
+            type Target = Ours<S>;
+
+            #[inline]
+            fn deref(&self) -> &Ours<S> {
+                &self.0
+            }
+        }
+
+        guarded!($name<S>, by_hand $(, $timed)?; <S: $bound + 'static>);
+    )*};
+}
+
+ours! {
+    /// A lock of this library.
+    Untimed: Waits;
+    /// One that can be waited for with a time limit.
+    Timed: Sleeping<Threads>, timed;
+}
+
+impl<S: Waits> ByHand for Ours<S> {
     fn lock(&self) {
         // SAFETY: it is unlocked once for each time it is locked.
         let Ok(()) = unsafe { self.raw() }.acquire_on(&Threads);
@@ -216,6 +263,11 @@ impl<S: SlowPath<Threads, Error = Infallible>> ByHand for lock_api::Mutex<RawSpi
         unsafe { self.raw().release_on(&Threads) };
     }
 }
+
+/// A slow path that always gets the lock.
+pub(crate) trait Waits: SlowPath<Threads, Error = Infallible> {}
+
+impl<S: SlowPath<Threads, Error = Infallible>> Waits for S {}
 
 impl Contender for std::sync::Mutex<()> {
     fn new() -> Self {

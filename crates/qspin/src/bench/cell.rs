@@ -75,7 +75,7 @@ impl LockJob for Measure<'_> {
 
 /// What the environment says about this lock, if it listens.
 fn setting_of(lock: LockName) -> Option<String> {
-    matches!(lock, LockName::Parking | LockName::ParkingExact).then(|| std::env::var(SETTING).ok()).flatten()
+    lock.is_patient().then(|| std::env::var(SETTING).ok()).flatten()
 }
 
 /// Measures, with a look at the distance of the two CPUs right before and right after.

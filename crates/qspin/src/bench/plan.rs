@@ -88,7 +88,20 @@ impl Cell {
         if self.scenario.is_program() {
             return programs::are_used_with(lock);
         }
+        if lock.is_form_of_another() && !self.shows_forms() {
+            return false;
+        }
         self.threads <= cpus || lock.sleeps() || round == 0
+    }
+
+    /// Where the price of a slow path that was chosen when the program started can be seen: where little else is done.
+    fn shows_forms(&self) -> bool {
+        match self.scenario {
+            Scenario::AloneHot => true,
+            Scenario::Contended => self.threads == 2 && self.think_ns == Some(0),
+            Scenario::Oversubscribed => self.is_crowd() && self.threads == 8,
+            _ => false,
+        }
     }
 
     /// How long a slice of this cell lasts, where an ordinary one lasts `slice`.

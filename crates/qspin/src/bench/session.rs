@@ -109,10 +109,10 @@ impl Session {
 
     /// Some locks are not measured in every round.
     pub(super) fn spares_rounds(&self) -> bool {
-        let told = |cell: &Cell| {
-            cell.scenario.is_program() || self.entries.iter().all(|entry| cell.tells(entry.lock, 1, self.cpus.len()))
-        };
-        !self.every_round && self.rounds > 1 && !self.cells.iter().all(told)
+        let cpus = self.cpus.len();
+        let is_told = |cell: &Cell, lock| cell.tells(lock, 0, cpus) && !cell.tells(lock, 1, cpus);
+        let spared = |cell: &Cell| self.entries.iter().any(|entry| is_told(cell, entry.lock));
+        !self.every_round && self.rounds > 1 && self.cells.iter().any(spared)
     }
 
     /// More would not help: where others are always busy, the second try is no better than the first.

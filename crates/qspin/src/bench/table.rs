@@ -157,6 +157,7 @@ fn verdict_table(groups: &[Group]) -> comfy_table::Table {
 fn short(lock: LockName) -> &'static str {
     match lock {
         LockName::ParkingExact => "exact",
+        LockName::ChosenByLoad => "by-load",
         LockName::TestAndSetOurs => "tas",
         LockName::ParkingLot => "p_lot",
         LockName::SpinTicket => "ticket",

@@ -7,7 +7,7 @@ mod channel;
 mod raw;
 
 use qspinlock::RawSpinLock;
-use qspinlock::slowpath::{Native, Parking, ParkingExact, TestAndSet};
+use qspinlock::slowpath::{ByLoad, Chosen, Native, Paravirt, Parking, ParkingExact, TestAndSet};
 use qspinlock::threads::Threads;
 
 use self::raw::{Bridge, StdRaw};
@@ -23,15 +23,18 @@ pub(super) const fn take(lock: LockName) -> bool {
 /// Those that a program is measured with by default: the locks that sleep, and the spin lock that programs without an
 /// operating system are given. (talc's own examples use one.)
 pub(super) const fn are_used_with(lock: LockName) -> bool {
-    take(lock) && (lock.sleeps() || matches!(lock, LockName::Spin))
+    take(lock) && !lock.is_form_of_another() && (lock.sleeps() || matches!(lock, LockName::Spin))
 }
 
 /// Runs the order's program on the order's lock, for which [`take`] holds.
 pub(super) fn run(order: &Order) -> Found {
     match order.lock {
         LockName::Native => with::<Bridge<RawSpinLock<Threads, Native>>>(order),
+        LockName::Paravirt => with::<Bridge<RawSpinLock<Threads, Paravirt>>>(order),
         LockName::Parking => with::<Bridge<RawSpinLock<Threads, Parking>>>(order),
         LockName::ParkingExact => with::<Bridge<RawSpinLock<Threads, ParkingExact>>>(order),
+        LockName::Chosen => with::<Bridge<RawSpinLock<Threads, Chosen>>>(order),
+        LockName::ChosenByLoad => with::<Bridge<RawSpinLock<Threads, ByLoad>>>(order),
         LockName::TestAndSetOurs => with::<Bridge<RawSpinLock<Threads, TestAndSet>>>(order),
         LockName::ParkingLot => with::<Bridge<parking_lot::RawMutex>>(order),
         LockName::Std => with::<StdRaw>(order),
