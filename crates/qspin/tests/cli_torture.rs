@@ -90,23 +90,43 @@ fn parking_holds_in_a_crowd() {
     }
 }
 
+#[test]
+fn paravirt_holds() {
+    holds("paravirt", FOUR);
+}
+
+#[test]
+fn paravirt_holds_on_one_cpu() {
+    holds("paravirt", ONE_CPU);
+}
+
+#[test]
+fn paravirt_holds_in_a_crowd() {
+    holds("paravirt", CROWD);
+}
+
+#[test]
+fn the_chosen_lock_holds() {
+    for lock in ["chosen", "chosen-by-load"] {
+        holds(lock, FOUR);
+    }
+}
+
+/// As below: its sleeps end by nothing but a kick.
+#[test]
+fn paravirt_without_help() {
+    let run = torture(&[&["--lock", "paravirt", "--seconds", "2"], WITHOUT_HELP].concat());
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert_eq!(run.json()["outcome"], "passed");
+}
+
+const WITHOUT_HELP: &[&str] =
+    &["--stall-seconds", "3", "--threads", "6", "--no-signals", "--no-stops", "--no-trylock", "--json"];
+
 /// No handlers, which may end a sleep that ought to have been ended by a wake-up; and nobody who merely tries.
 #[test]
 fn parking_without_its_cover_and_without_help() {
-    let run = torture(&[
-        "--lock",
-        "parking-exact",
-        "--seconds",
-        "2",
-        "--stall-seconds",
-        "3",
-        "--threads",
-        "6",
-        "--no-signals",
-        "--no-stops",
-        "--no-trylock",
-        "--json",
-    ]);
+    let run = torture(&[&["--lock", "parking-exact", "--seconds", "2"], WITHOUT_HELP].concat());
     assert_eq!(run.code, Some(0), "{run:#?}");
     let report = run.json();
     assert_eq!(
@@ -244,10 +264,24 @@ fn a_stuck_lock_is_caught() {
     assert!(run.stdout.contains("waits for "), "what each thread does: {run:#?}");
 }
 
+/// Sleepers that nobody wakes: one kick in so many is lost, or the unlock does not look for sleepers.
+#[test]
+fn a_lost_kick_is_caught() {
+    for lock in ["deaf", "careless"] {
+        let run = torture(&[&["--lock", lock, "--seconds", "20"], WITHOUT_HELP].concat());
+        assert_eq!(run.code, Some(1), "{run:#?}");
+        assert!(run.stderr.contains(&format!("{lock}: no progress: ")), "{run:#?}");
+        assert_eq!(run.json()["overlaps"], 0, "{run:#?}");
+    }
+}
+
 #[test]
 fn wrong_usage_is_told_what_is_right() {
     for (args, told) in [
-        (&["--lock", "nativ"][..], "native, parking, parking-exact, test-and-set, std"),
+        (
+            &["--lock", "nativ"][..],
+            "native, paravirt, parking, parking-exact, chosen, chosen-by-load, test-and-set, std",
+        ),
         (&["--lock", ""], "native"),
         (&["--threads", "0"], "1..=1024"),
         (&["--threads", "5000"], "1..=1024"),
@@ -274,7 +308,7 @@ fn help_has_examples() {
     let help = torture(&["--help"]);
     assert_eq!(help.code, Some(0));
     assert!(help.stdout.contains("qspin torture --lock broken"), "{help:#?}");
-    let hidden =
-        ["stuck", "late"].map(|lock| help.stdout.split_whitespace().any(|word| word.trim_matches(',') == lock));
-    assert_eq!(hidden, [false; 2], "those are for these tests: {help:#?}");
+    let hidden = ["stuck", "late", "deaf", "careless"]
+        .map(|lock| help.stdout.split_whitespace().any(|word| word.trim_matches(',') == lock));
+    assert_eq!(hidden, [false; 4], "those are for these tests: {help:#?}");
 }

@@ -4,6 +4,7 @@
 mod cpus;
 mod freed;
 mod naps;
+mod planted;
 mod progress;
 mod random;
 mod report;

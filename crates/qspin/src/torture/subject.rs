@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use super::planted::{Careless, Deaf};
 use crate::locks::{Contender, LockJob, LockName};
 
 /// A lock under torture.
@@ -14,6 +15,10 @@ pub(super) enum Subject {
     Stuck,
     /// Touches itself after its release. Not listed either.
     Late,
+    /// Does not always wake who it says it wakes. Nor this one.
+    Deaf,
+    /// Wakes nobody. Nor this one.
+    Careless,
 }
 
 impl Subject {
@@ -22,6 +27,8 @@ impl Subject {
             Self::Lock(lock) => lock.name(),
             Self::Stuck => "stuck",
             Self::Late => "late",
+            Self::Deaf => "deaf",
+            Self::Careless => "careless",
         }
     }
 
@@ -40,6 +47,8 @@ impl Subject {
             Self::Lock(lock) => lock.with_type(job),
             Self::Stuck => job.run::<Stuck>(),
             Self::Late => job.run::<Late>(),
+            Self::Deaf => job.run::<Deaf>(),
+            Self::Careless => job.run::<Careless>(),
         }
     }
 }
@@ -48,7 +57,8 @@ impl FromStr for Subject {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        match [Self::Stuck, Self::Late].into_iter().find(|subject| subject.name() == name) {
+        let hidden = [Self::Stuck, Self::Late, Self::Deaf, Self::Careless];
+        match hidden.into_iter().find(|subject| subject.name() == name) {
             Some(subject) => Ok(subject),
             None => name.parse().map(Self::Lock),
         }
