@@ -82,7 +82,7 @@ fn lint() -> Step {
 fn build() -> Step {
     let bare = ["build", "--package", "qspinlock", "--no-default-features"];
     cargo(&bare)?;
-    cargo(&[&bare[..], &["--features", "lock_api", "--example", "bare_machine"]].concat())?;
+    cargo(&[&bare[..], &["--features", "lock_api", "--example", "kernel"]].concat())?;
     cargo(&["build", "--package", "qspinlock", "--no-default-features", "--features", "std"])
 }
 

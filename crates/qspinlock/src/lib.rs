@@ -5,6 +5,9 @@
 pub mod atomic;
 #[cfg(all(feature = "std", feature = "lock_api"))]
 mod condvar;
+pub mod kernel {
+    #![doc = include_str!("kernel.md")]
+}
 pub mod machine;
 #[cfg(all(feature = "std", feature = "lock_api"))]
 mod mutex;

@@ -1,0 +1,177 @@
+//! Locks for a kernel: what its author writes, without `std`, an allocator or an operating system. The page
+//! [`qspinlock::kernel`] goes through it.
+//!
+//! Build it with
+//! `cargo build -p qspinlock --example kernel --no-default-features --features lock_api`.
+
+#![no_std]
+
+use qspinlock::atomic::{AtomicCell, full_fence, signal_fence, spin_until, spin_until_for, spin_until_mine};
+use qspinlock::lock_api;
+use qspinlock::machine::{Access, Budget, Cell};
+use qspinlock::patch::{self, Edits, TextWriter};
+use qspinlock::queue::{Cpu, Slot};
+use qspinlock::select::{Beneath, Choice, Facts, Setting, WishError, choose};
+use qspinlock::slowpath::{Chosen, Native, Patience};
+use qspinlock::start::{self, AdoptError};
+use qspinlock::{GlobalMachine, Machine, RawSpinLock};
+
+/// CPUs that this kernel supports. 128 bytes of nodes for each.
+pub const CPUS: usize = 64;
+
+// What the kernel defines.
+unsafe extern "Rust" {
+    /// The number of the CPU that runs this, below [`CPUS`]: a read of a per-CPU register.
+    safe fn kernel_cpu_number() -> u32;
+
+    /// CPUs that may ever be there, and memory nodes that have any of them, from the firmware's tables.
+    safe fn kernel_topology() -> (u32, u32);
+
+    /// What the user wrote behind `qspinlock=` on the command line.
+    safe fn kernel_wish() -> &'static str;
+
+    /// Nanoseconds since the start.
+    safe fn kernel_nanoseconds() -> u64;
+
+    /// Halts this CPU until an interrupt, or a kick by [`kernel_kick`], has come since `is_asleep` was asked. That is asked
+    /// once, with interrupts off, and there is no halt if it says no, nor in an NMI. Interrupts are as before when it returns.
+    safe fn kernel_halt(is_asleep: &dyn Fn() -> bool);
+
+    /// Wakes a CPU that is in [`kernel_halt`], or about to be.
+    safe fn kernel_kick(cpu: u32);
+
+    /// Writes code, by a mapping of its own: the kernel's text stays read-only.
+    fn kernel_write_text(address: usize, code: &[u8]);
+}
+
+static SLOTS: [Slot<AtomicCell>; CPUS] = [const { Slot::new() }; CPUS];
+
+/// The CPUs of this computer.
+#[derive(Clone, Copy, Debug)]
+pub struct BareMachine;
+
+// SAFETY: no two CPUs have the same number; a context keeps its CPU, since preemption is off; interrupts run to their
+// end on top of what they interrupted; each CPU has one slot, in a static; the awaits return what they loaded.
+unsafe impl Machine for BareMachine {
+    type Cell = AtomicCell;
+
+    #[inline]
+    fn here(&self) -> Option<Cpu> {
+        // A CPU beyond the table has no slot and waits without a node, unfairly: better than a panic in a lock.
+        Cpu::new(kernel_cpu_number()).filter(|cpu| cpu.index() < CPUS)
+    }
+
+    #[inline]
+    fn slot(&self, cpu: Cpu) -> &Slot<AtomicCell> {
+        &SLOTS[cpu.index()]
+    }
+
+    #[inline]
+    fn until(&self, cell: &AtomicCell, access: Access, done: impl Fn(u32) -> bool) -> u32 {
+        spin_until(cell, access, done)
+    }
+
+    #[inline]
+    fn until_mine(&self, cell: &AtomicCell, access: Access, done: impl Fn(u32) -> bool) -> u32 {
+        spin_until_mine(cell, access, done)
+    }
+
+    fn until_for(
+        &self,
+        cell: &AtomicCell,
+        access: Access,
+        budget: Budget,
+        done: impl Fn(u32) -> bool,
+    ) -> Result<u32, u32> {
+        spin_until_for(cell, access, budget, || self.now(), done)
+    }
+
+    #[inline]
+    fn fence(&self, access: Access) {
+        full_fence(access);
+    }
+
+    #[inline]
+    fn signal_fence(&self) {
+        signal_fence();
+    }
+
+    #[inline]
+    fn now(&self) -> u64 {
+        kernel_nanoseconds()
+    }
+
+    fn wait(&self, cell: &AtomicCell, value: u32, access: Access, _until: Option<u64>) {
+        kernel_halt(&|| cell.load(access) == value);
+    }
+
+    fn kick(&self, cpu: Cpu) {
+        kernel_kick(cpu.index() as u32);
+    }
+
+    fn patience(&self) -> Patience {
+        Patience::VIRTUAL
+    }
+}
+
+impl GlobalMachine for BareMachine {
+    const MACHINE: Self = Self;
+}
+
+/// The kernel's mutex: 4 bytes beside the data. How it waits is chosen by [`start_locks`].
+pub type Mutex<T> = lock_api::Mutex<RawSpinLock<BareMachine, Chosen>, T>;
+
+/// Unlocks a [`Mutex`] when dropped.
+pub type MutexGuard<'a, T> = lock_api::MutexGuard<'a, RawSpinLock<BareMachine, Chosen>, T>;
+
+/// A mutex that is served in the order of arrival on every machine.
+pub type FairMutex<T> = lock_api::Mutex<RawSpinLock<BareMachine, Native>, T>;
+
+/// Why locks are not as they were wished for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// The command line makes no sense.
+    Wish(WishError),
+    /// Too late.
+    Adopt(AdoptError),
+}
+
+/// Chooses how locks wait on this machine. On the first CPU, before the second one starts. To be logged by the caller.
+///
+/// # Errors
+/// If the command line makes no sense, or if a lock has been waited for. Locks work all the same.
+pub fn start_locks() -> Result<Choice, StartError> {
+    let (cpus, domains) = kernel_topology();
+    let mut facts = Facts::new(Setting::Kernel, cpus);
+    facts.domains = domains;
+    facts.wishes = kernel_wish().parse().map_err(StartError::Wish)?;
+    Beneath::this_machine().note(&mut facts);
+    let choice = choose(&facts);
+    start::adopt(choice).map_err(StartError::Adopt)?;
+    let Ok(()) = patch::follow_with(&mut Text);
+    Ok(choice)
+}
+
+struct Text;
+
+// SAFETY: one CPU runs, with interrupts off, and has been nowhere near these places.
+unsafe impl TextWriter for Text {
+    type Error = core::convert::Infallible;
+
+    fn write(&mut self, edits: &Edits) -> Result<(), Self::Error> {
+        for edit in edits.iter() {
+            // SAFETY: the library says that this is code to be changed.
+            unsafe { kernel_write_text(edit.address, &edit.code) };
+        }
+        Ok(())
+    }
+}
+
+static FRAMES: Mutex<u32> = Mutex::new(0);
+
+/// What the rest of the kernel sees of it: a counter that any CPU may add to.
+pub fn count_frame() -> u32 {
+    let mut frames = FRAMES.lock();
+    *frames += 1;
+    *frames
+}

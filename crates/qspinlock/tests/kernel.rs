@@ -1,0 +1,155 @@
+//! The kernel example, with threads in the place of CPUs: started under each wish, each in a process of its own, since a
+//! system chooses once.
+
+#[path = "../examples/kernel.rs"]
+#[allow(unused_attributes, unreachable_pub, reason = "they are for when it is a crate")]
+mod kernel;
+#[path = "support/watchdog.rs"]
+mod watchdog;
+
+use std::cell::Cell;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex as StdMutex};
+use std::time::{Duration, Instant};
+
+use kernel::{BareMachine, CPUS, FairMutex, Mutex, MutexGuard, count_frame, start_locks};
+use qspinlock::select::SlowPathKind;
+use qspinlock::{Machine, patch, start};
+use watchdog::Watchdog;
+
+const WISH: &str = "QSPINLOCK_TEST_WISH";
+
+std::thread_local!(static CPU: Cell<u32> = const { Cell::new(0) });
+
+#[unsafe(no_mangle)]
+fn kernel_cpu_number() -> u32 {
+    CPU.get()
+}
+
+#[unsafe(no_mangle)]
+fn kernel_topology() -> (u32, u32) {
+    (CPUS as u32, 1)
+}
+
+#[unsafe(no_mangle)]
+fn kernel_wish() -> &'static str {
+    std::env::var(WISH).unwrap_or_default().leak()
+}
+
+#[unsafe(no_mangle)]
+fn kernel_nanoseconds() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().expect("it is later").as_nanos() as u64
+}
+
+/// What keeps a CPU from halting: a kick that has come.
+struct Halt(StdMutex<bool>, Condvar);
+
+static HALTS: [Halt; CPUS] = [const { Halt(StdMutex::new(false), Condvar::new()) }; CPUS];
+static HALTED: AtomicU32 = AtomicU32::new(0);
+
+#[unsafe(no_mangle)]
+fn kernel_halt(is_asleep: &dyn Fn() -> bool) {
+    let Halt(kicked, woken) = &HALTS[CPU.get() as usize];
+    let kicked = kicked.lock().expect("nobody panics");
+    if is_asleep() {
+        HALTED.fetch_add(1, Ordering::Relaxed);
+        *woken.wait_while(kicked, |kicked| !*kicked).expect("nobody panics") = false;
+    }
+}
+
+#[unsafe(no_mangle)]
+fn kernel_kick(cpu: u32) {
+    let Halt(kicked, woken) = &HALTS[cpu as usize];
+    *kicked.lock().expect("nobody panics") = true;
+    woken.notify_one();
+}
+
+/// A file that writes where nobody may: as good as a second mapping.
+#[unsafe(no_mangle)]
+unsafe fn kernel_write_text(address: usize, code: &[u8]) {
+    use std::os::unix::fs::FileExt;
+    let memory = std::fs::OpenOptions::new().write(true).open("/proc/self/mem").expect("this process's own memory");
+    memory.write_all_at(code, address as u64).expect("code that is there");
+}
+
+fn cpus_exclude_each_other() {
+    // Two halves that a section makes differ and equal again: two CPUs at once would see them differ.
+    static PAIR: Mutex<(u64, u64)> = Mutex::new((0, 0));
+    static FAIR: FairMutex<u64> = FairMutex::new(0);
+    let end = Instant::now() + Duration::from_millis(300);
+    let sections: u64 = std::thread::scope(|s| {
+        let cpu = |number| {
+            move || {
+                CPU.set(number);
+                let mut sections = 0;
+                while Instant::now() < end {
+                    let mut pair: MutexGuard<'_, _> = PAIR.lock();
+                    assert_eq!(pair.0, pair.1);
+                    pair.0 += 1;
+                    std::hint::black_box(&mut *pair);
+                    pair.1 += 1;
+                    drop(pair);
+                    *FAIR.lock() += 1;
+                    sections += 1;
+                }
+                sections
+            }
+        };
+        // The last one has no slot.
+        let cpus = [0, 1, CPUS as u32 - 1, CPUS as u32].map(|number| s.spawn(cpu(number)));
+        cpus.into_iter().map(|cpu| cpu.join().expect("sections do not panic")).sum()
+    });
+    assert_eq!((*PAIR.lock(), *FAIR.lock()), ((sections, sections), sections));
+    assert_eq!(count_frame() + 1, count_frame());
+}
+
+/// One that nobody but the owner of the lock can end, so that the others halt.
+fn a_long_section() {
+    static LONG: Mutex<()> = Mutex::new(());
+    let guard = LONG.lock();
+    std::thread::scope(|s| {
+        for number in 1..4 {
+            s.spawn(move || {
+                CPU.set(number);
+                drop(LONG.lock());
+            });
+        }
+        while HALTED.load(Ordering::Relaxed) < 3 {
+            std::thread::yield_now();
+        }
+        drop(guard);
+    });
+}
+
+#[test]
+fn each_wish_is_followed() {
+    let _watchdog = Watchdog::arm("each_wish_is_followed", Duration::from_secs(120));
+    if let Ok(wish) = std::env::var(WISH) {
+        let choice = start_locks().expect("the first and only start");
+        assert_eq!((choice.slow_path.name(), start::decided()), (&*wish, Some(choice.slow_path)));
+        let status = patch::status();
+        assert_eq!(status.following, status.sites, "{status}");
+        assert_eq!(status.available, status.sites > 0, "{status}");
+        cpus_exclude_each_other();
+        if choice.slow_path == SlowPathKind::Paravirt {
+            a_long_section();
+        }
+        start_locks().expect_err("once is enough");
+        assert!(BareMachine.now() > 0 && size_of::<Mutex<()>>() == 4);
+        return;
+    }
+    for kind in SlowPathKind::ALL {
+        let mut child = Command::new(std::env::current_exe().expect("this program"));
+        child.args(["each_wish_is_followed", "--exact", "--test-threads=1"]).env(WISH, kind.name());
+        let output = child.output().expect("the child starts");
+        assert!(output.status.success(), "{}: {output:?}", kind.name());
+    }
+}
+
+#[test]
+fn a_wish_that_makes_no_sense_is_an_error() {
+    let wish = "fast";
+    let error = wish.parse::<qspinlock::select::Wishes>().expect_err("no such slow path");
+    assert!(error.to_string().contains("paravirt"), "it says what there is: {error}");
+}
