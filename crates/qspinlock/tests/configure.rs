@@ -339,7 +339,8 @@ fn each_variable_is_ignored_by_itself() {
         format!("{} {} {error}", choice().slow_path.name(), configuration().spin)
     };
     let run = |slow_path: &str, parking: &str| {
-        let variables = [(SLOW_PATH_VARIABLE, Some(slow_path.as_ref())), (ENVIRONMENT_VARIABLE, Some(parking.as_ref()))];
+        let variables =
+            [(SLOW_PATH_VARIABLE, Some(slow_path.as_ref())), (ENVIRONMENT_VARIABLE, Some(parking.as_ref()))];
         let child = Child::run_with(TEST, &variables, case);
         (child.said().to_owned(), child.complained().lines().count())
     };
@@ -475,6 +476,31 @@ fn contradicting_wishes_change_nothing() {
             assert_eq!((choice().reason, configuration()), (Reason::Threads, Patience::DEFAULT));
         }
         assert_eq!(configure(Configuration::from(Wishes::NONE).patience(OTHER)), Ok(()), "it may be tried again");
+        String::new()
+    });
+}
+
+/// What a system that is no process does for itself.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[test]
+fn a_slow_path_is_adopted_once() {
+    use qspinlock::start::{AdoptError, adopt, decided};
+    Child::run_by("a_slow_path_is_adopted_once", None, || {
+        alone(|| {
+            assert_eq!(decided(), Some(SlowPathKind::Parking), "before `main`");
+            assert_eq!(adopt(SlowPathKind::TestAndSet), Ok(()));
+            assert_eq!((decided(), choice().reason), (Some(SlowPathKind::TestAndSet), Reason::AskedFor));
+            for kind in [SlowPathKind::TestAndSet, SlowPathKind::Native] {
+                assert_eq!(adopt(kind), Err(AdoptError::Twice));
+                assert_eq!(configure(Configuration::from(kind).patience(OTHER)), Err(ConfigureError::Twice));
+            }
+            assert_eq!((choice().slow_path, configuration()), (SlowPathKind::TestAndSet, Patience::DEFAULT));
+            assert_eq!(waits(), Waits::Unseen);
+        });
+        alone(|| {
+            assert_eq!(waits(), Waits::InQueue);
+            assert_eq!(adopt(SlowPathKind::Native), Err(AdoptError::Late));
+        });
         String::new()
     });
 }

@@ -186,7 +186,7 @@ mod tests {
     fn ask(leaves: &[(u32, Registers)]) -> Beneath {
         Beneath::ask(|leaf, subleaf| match (leaf, subleaf) {
             (0, 0) => [0x16, 0, 0, 0],
-            (1, 0) => [0, 0, IS_GUEST, LOCAL_APIC],
+            (1, 0) => [0, 0, 1 << 31, 1 << 9],
             (_, 0) => leaves.iter().find(|l| l.0 == leaf).map_or([0; 4], |l| l.1),
             _ => panic!("no leaf of these has subleaves"),
         })
@@ -199,9 +199,10 @@ mod tests {
     #[test]
     fn kvm_with_and_without_its_bits() {
         let has = |beneath: Beneath| (beneath.hypervisor, beneath.features.wait_kick, beneath.features.dedicated_hint);
-        assert_eq!(has(kvm(!KVM_PV_UNHALT, !KVM_REALTIME)), (Hypervisor::Kvm, false, false));
-        assert_eq!(has(kvm(KVM_PV_UNHALT, 0)), (Hypervisor::Kvm, true, false));
-        assert_eq!(has(kvm(0, KVM_REALTIME)), (Hypervisor::Kvm, false, true));
+        // As its documentation writes them: features bit 7, hints bit 0.
+        assert_eq!(has(kvm(!(1 << 7), !1)), (Hypervisor::Kvm, false, false));
+        assert_eq!(has(kvm(1 << 7, 0)), (Hypervisor::Kvm, true, false));
+        assert_eq!(has(kvm(0, 1)), (Hypervisor::Kvm, false, true));
         assert_eq!(kvm(0x80, 3).kvm, Some(KvmBits { features: 0x80, hints: 3 }));
         assert_eq!(kvm(0, 0).signature.as_ref(), Some(KVM));
     }
@@ -252,9 +253,10 @@ mod tests {
             assert_eq!((beneath.hypervisor, beneath.kvm), (Hypervisor::HyperV, None));
             (beneath.features.guest_idle, beneath.features.cluster_ipi)
         };
-        assert_eq!(ask(HYPER_V_INTERFACE, HYPER_V_GUEST_IDLE, HYPER_V_CLUSTER_IPI), (true, true));
-        assert_eq!(ask(HYPER_V_INTERFACE, !HYPER_V_GUEST_IDLE, !0), (false, true));
-        assert_eq!(ask(HYPER_V_INTERFACE, !0, !HYPER_V_CLUSTER_IPI), (true, false));
+        // As its specification writes them: AccessGuestIdleReg, and "recommend using cluster IPI hypercalls".
+        assert_eq!(ask(0x3123_7648, 1 << 10, 1 << 10), (true, true));
+        assert_eq!(ask(HYPER_V_INTERFACE, !(1 << 10), !0), (false, true));
+        assert_eq!(ask(HYPER_V_INTERFACE, !0, !(1 << 10)), (true, false));
         assert_eq!(ask(0, !0, !0), (false, false), "another interface has other leaves");
     }
 
