@@ -11,6 +11,7 @@ pub mod kernel {
 pub mod machine;
 #[cfg(all(feature = "std", feature = "lock_api"))]
 mod mutex;
+pub mod patch;
 pub mod queue;
 mod raw;
 pub mod select;

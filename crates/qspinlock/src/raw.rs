@@ -51,14 +51,7 @@ impl<M: Machine, S: SlowPath<M>> RawSpinLock<M, S> {
     #[inline]
     #[doc(alias = "queued_spin_lock")]
     pub fn acquire_on(&self, m: &M) -> Result<(), S::Error> {
-        if S::try_acquire(&self.word) { Ok(()) } else { self.acquire_slow(m) }
-    }
-
-    // Out of line, so that a call site is the fast path and one call.
-    #[cold]
-    #[inline(never)]
-    fn acquire_slow(&self, m: &M) -> Result<(), S::Error> {
-        S::acquire(m, &self.word)
+        if S::try_acquire(&self.word) { Ok(()) } else { S::acquire_cold(m, &self.word) }
     }
 
     /// Takes the lock if that can be done at once: if nobody holds it, nor waits for it. Past waiters that sleep, since

@@ -27,6 +27,8 @@ const KIND: u32 = 0xff;
 const ADOPTED: u32 = 1 << 8;
 /// Somebody has waited.
 const CLOSED: u32 = 1 << 9;
+/// Code has been rewritten to follow it.
+const FOLLOWED: u32 = 1 << 10;
 /// Why: its place in [`Reason::ALL`], from this bit on.
 const REASON: u32 = 16;
 
@@ -105,10 +107,7 @@ fn decide_late() -> Choice {
 /// Decides, if nobody has. What applies.
 pub(crate) fn decide(choice: Choice) -> Choice {
     match STATE.0.compare_exchange(0, code(choice), Ordering::Relaxed, Ordering::Relaxed) {
-        Ok(_) => {
-            apply_choice(choice.slow_path);
-            choice
-        }
+        Ok(_) => choice,
         Err(state) => self::choice(state).unwrap_or(choice),
     }
 }
@@ -120,26 +119,45 @@ pub(crate) fn decide(choice: Choice) -> Choice {
 /// might not wake who waits by the new one. If the slow path stays the same that does not matter.
 ///
 /// # Errors
-/// If it has been done already, or if anybody has waited for such a lock. Then nothing changes.
+/// If it has been done already, if anybody has waited for such a lock, or if code follows another choice and cannot be
+/// changed. Then nothing changes.
 pub fn adopt(choice: impl Into<Choice>) -> Result<(), AdoptError> {
     let choice = choice.into();
-    let adopt = |state| (state & (ADOPTED | CLOSED) == 0).then_some(code(choice) | ADOPTED);
-    match STATE.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, adopt) {
-        Ok(before) => {
-            if kind(before) != Some(choice.slow_path) {
-                apply_choice(choice.slow_path);
-            }
-            Ok(())
-        }
-        Err(state) if state & ADOPTED != 0 => Err(AdoptError::Twice),
-        Err(_) => Err(AdoptError::Late),
+    let refusal = |state| refusal(state, choice.slow_path);
+    #[cfg(all(feature = "std", any(target_os = "linux", target_os = "android")))]
+    if refusal(STATE.0.load(Ordering::Relaxed)) == Some(AdoptError::Followed) {
+        // If it fails, that is what is said below.
+        let _ = crate::patch::loosen();
+    }
+    let adopt = |state| refusal(state).is_none().then_some((state & FOLLOWED) | code(choice) | ADOPTED);
+    let adopted = STATE.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, adopt);
+    // Code that could not be rewritten looks up the choice.
+    #[cfg(all(feature = "std", any(target_os = "linux", target_os = "android")))]
+    let _ = crate::patch::follow();
+    adopted.map(drop).map_err(|state| refusal(state).unwrap_or(AdoptError::Late))
+}
+
+/// Why this cannot be adopted.
+fn refusal(state: u32, slow_path: SlowPathKind) -> Option<AdoptError> {
+    match state {
+        _ if state & ADOPTED != 0 => Some(AdoptError::Twice),
+        _ if state & CLOSED != 0 => Some(AdoptError::Late),
+        _ if state & FOLLOWED != 0 && kind(state) != Some(slow_path) => Some(AdoptError::Followed),
+        _ => None,
     }
 }
 
-/// What has to follow each choice: the one place for it. [`ByLoad`](crate::slowpath::ByLoad) looks at the state above, so
-/// for that nothing has to.
-#[inline]
-fn apply_choice(_: SlowPathKind) {}
+/// What is chosen, for who is about to make code follow it: until it is [let go](let_go), it stays.
+pub(crate) fn hold() -> SlowPathKind {
+    let _ = current();
+    let held = STATE.0.fetch_or(FOLLOWED, Ordering::Relaxed);
+    kind(held).unwrap_or_else(current)
+}
+
+/// No code follows it.
+pub(crate) fn let_go() {
+    STATE.0.fetch_and(!FOLLOWED, Ordering::Relaxed);
+}
 
 /// Why [`adopt`] did nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,12 +167,16 @@ pub enum AdoptError {
     Twice,
     /// Somebody has waited already.
     Late,
+    /// Code follows the old choice, and has not been made to look it up again
+    /// ([`patch::loosen_with`](crate::patch::loosen_with)). A process does that by itself; the system refused to.
+    Followed,
 }
 
 impl fmt::Display for AdoptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Twice => "a slow path has been adopted already: adopt one, once, when the system starts",
+            Self::Followed => "code has been rewritten to follow the choice: adopt a slow path before that is done, or loosen it first",
             Self::Late => "somebody has waited for a lock already: adopt a slow path before anybody can",
         })
     }

@@ -128,6 +128,7 @@ const fn tail_bits(tail: Tail) -> u32 {
 
 /// The lock word: a cell, and the named steps that may be made on it.
 #[derive(Debug)]
+#[repr(transparent)]
 pub struct LockWord<C>(C);
 
 impl<C: ConstCell> LockWord<C> {

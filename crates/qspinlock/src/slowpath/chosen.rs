@@ -2,7 +2,7 @@
 //!
 //! The fast path is the same whatever is chosen: take the lock if nobody holds it and nobody waits. What differs is
 //! how to wait, and what an unlock looks after. [`ByLoad`] looks up the choice each time, by one load that always finds
-//! the same and a branch that always goes the same way.
+//! the same and a branch that always goes the same way. [`Chosen`](super::Chosen) has it written into the code.
 
 use core::convert::Infallible;
 
@@ -17,32 +17,26 @@ use crate::word::{LockWord, Value};
 #[derive(Clone, Copy, Debug)]
 pub struct ByLoad;
 
-/// The chosen slow path.
-pub type Chosen = ByLoad;
-
-/// Does the same with whichever slow path is chosen.
+/// Does the same with whichever slow path is chosen. By comparisons, and not by a `match` over all of them: of that the compiler
+/// makes an indirect jump.
 macro_rules! chosen {
-    ($kind:expr, $S:ident => $do:expr) => {
-        match $kind {
-            // One memory node after the other is still to come.
-            SlowPathKind::Native | SlowPathKind::Numa => {
-                type $S = Native;
-                $do
-            }
-            SlowPathKind::Paravirt => {
-                type $S = Paravirt;
-                $do
-            }
-            SlowPathKind::Parking => {
-                type $S = Parking;
-                $do
-            }
-            SlowPathKind::TestAndSet => {
-                type $S = TestAndSet;
-                $do
-            }
+    ($kind:expr, $S:ident => $do:expr) => {{
+        let kind = $kind;
+        if kind == SlowPathKind::Parking {
+            type $S = Parking;
+            $do
+        } else if kind == SlowPathKind::Paravirt {
+            type $S = Paravirt;
+            $do
+        } else if kind == SlowPathKind::TestAndSet {
+            type $S = TestAndSet;
+            $do
+        } else {
+            // `Numa` too: one memory node after the other is still to come.
+            type $S = Native;
+            $do
         }
-    };
+    }};
 }
 
 // SAFETY: each of them is a slow path; all agree on what a word says that is held and for which nobody waits; and the

@@ -31,9 +31,11 @@ pub mod paravirt;
 pub mod parking;
 mod test_and_set;
 
-pub use chosen::{ByLoad, Chosen};
+pub use crate::patch::Chosen;
+pub use chosen::ByLoad;
 pub use native::Native;
 pub use paravirt::Paravirt;
+pub(crate) use parking::kind::Sealed;
 pub use parking::{Parking, ParkingExact, Patience, RawCondvar, Sleeping, Waited};
 pub use test_and_set::TestAndSet;
 
@@ -45,7 +47,7 @@ use crate::word::{LockWord, Value};
 /// two CPUs on different protocols would break it.
 ///
 /// # Safety
-/// Exclusion rests on it: [`acquire`](Self::acquire) returns `Ok` only to a caller that has claimed the locked byte of
+/// Exclusion rests on it: [`acquire`](Self::acquire), in its one form as in the other, returns `Ok` only to a caller that has claimed the locked byte of
 /// this word (which [`walk`] does, with a flavour whose own waits do so), and [`release`](Self::release) gives up no
 /// more than that claim. A mutex with this slow path hands out `&mut` to its data on the strength of it.
 #[allow(unsafe_code, reason = "an obligation on implementations")]
@@ -61,6 +63,17 @@ pub unsafe trait SlowPath<M: Machine> {
     /// # Errors
     /// The flavour's; nothing is held then, and no trace is left in word or queue.
     fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Self::Error>;
+
+    /// What a lock calls when its fast path has failed: [`acquire`](Self::acquire), out of line, so that a call site is the
+    /// fast path and one call.
+    ///
+    /// # Errors
+    /// The same.
+    #[cold]
+    #[inline(never)]
+    fn acquire_cold(m: &M, word: &LockWord<M::Cell>) -> Result<(), Self::Error> {
+        Self::acquire(m, word)
+    }
 
     /// The fast path: takes the lock if that can be done at once. By default not past anybody who waits.
     #[inline(always)]

@@ -209,6 +209,7 @@ fn change_slow_path(wishes: Wishes) -> Result<(), ConfigureError> {
     start::adopt(choice).map_err(|error| match error {
         AdoptError::Twice => ConfigureError::Twice,
         AdoptError::Late => ConfigureError::Late,
+        AdoptError::Followed => ConfigureError::Refused,
     })
 }
 
@@ -257,6 +258,8 @@ pub enum ConfigureError {
     Wishes(WishError),
     /// The slow path would change, and there are other threads.
     Threads,
+    /// The slow path would change, and the system refuses to have the code rewritten that follows the old one.
+    Refused,
     /// It has been done already.
     Twice,
     /// A thread has waited already.
@@ -271,6 +274,10 @@ impl fmt::Display for ConfigureError {
             Self::Threads => f.write_str(
                 "another slow path would be chosen while there are other threads: call `configure` before the first one \
                  starts, at the start of `main`",
+            ),
+            Self::Refused => f.write_str(
+                "another slow path would be chosen, and the system refuses to have code rewritten that follows the first \
+                 choice: set `QSPINLOCK` instead, before the program starts",
             ),
             Self::Twice => f.write_str("the locks are configured already: call `configure` once, at the start of `main`"),
             Self::Late => f.write_str(

@@ -87,8 +87,9 @@ mod variable {
     static AT_START: extern "C" fn() = at_start;
 
     extern "C" fn at_start() {
-        // Reads the environment, and decides by it.
+        // Reads the environment, and decides by it. `patch::status` says what came of the rest.
         let _ = crate::start::chosen();
+        let _ = crate::patch::follow();
     }
 
     /// Without an allocation: a program's allocator may take one of our locks.

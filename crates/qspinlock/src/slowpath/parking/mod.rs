@@ -108,7 +108,7 @@ pub struct Parking;
 #[derive(Clone, Copy, Debug)]
 pub struct ParkingExact;
 
-pub(in crate::slowpath) mod kind {
+pub(crate) mod kind {
     use super::{Parking, ParkingExact, Patience};
     use crate::machine::Cell;
     use crate::word::LockWord;

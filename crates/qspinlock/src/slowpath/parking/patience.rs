@@ -63,6 +63,11 @@ impl Patience {
         nap_behind: 16_000_000,
         turns: 8,
     };
+
+    /// For virtual CPUs that sleep by a trip to their hypervisor, which costs some microseconds, and are woken by another
+    /// ([`Paravirt`](crate::slowpath::Paravirt)): spin for longer than that is worth. There is nobody to yield to. Not
+    /// measured on such machines; a place to start from.
+    pub const VIRTUAL: Self = Self { spin: 20_000, yields: 0, lane: 200_000, ..Self::DEFAULT };
 }
 
 /// A parameter of [`Patience`]: its name, and what it may be.

@@ -1,0 +1,98 @@
+//! Where the sites lead. All but [`look_up`] and [`release`] are called directly, having been chosen.
+//!
+//! The C ABI, since assembly calls them: a panic, which would be a mistake of the library, ends the process here.
+
+use crate::atomic::AtomicCell;
+use crate::machine::GlobalMachine;
+use crate::select::SlowPathKind;
+use crate::slowpath::{ByLoad, Native, Paravirt, Parking, SlowPath, TestAndSet};
+use crate::start;
+use crate::word::LockWord;
+
+/// A slow path that can be chosen.
+pub(super) trait Choosable<M: GlobalMachine<Cell = AtomicCell>>:
+    SlowPath<M, Error = core::convert::Infallible>
+{
+    fn is(kind: SlowPathKind) -> bool;
+}
+
+impl<M: GlobalMachine<Cell = AtomicCell>> Choosable<M> for Native {
+    #[inline(always)]
+    fn is(kind: SlowPathKind) -> bool {
+        matches!(kind, SlowPathKind::Native | SlowPathKind::Numa)
+    }
+}
+
+impl<M: GlobalMachine<Cell = AtomicCell>> Choosable<M> for Paravirt {
+    #[inline(always)]
+    fn is(kind: SlowPathKind) -> bool {
+        kind == SlowPathKind::Paravirt
+    }
+}
+
+impl<M: GlobalMachine<Cell = AtomicCell>> Choosable<M> for Parking {
+    #[inline(always)]
+    fn is(kind: SlowPathKind) -> bool {
+        kind == SlowPathKind::Parking
+    }
+}
+
+impl<M: GlobalMachine<Cell = AtomicCell>> Choosable<M> for TestAndSet {
+    #[inline(always)]
+    fn is(kind: SlowPathKind) -> bool {
+        kind == SlowPathKind::TestAndSet
+    }
+}
+
+/// What an acquire site calls as long as it is not rewritten.
+pub(super) extern "C" fn look_up<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<AtomicCell>) {
+    go::<M>(start::closed(), word);
+}
+
+/// What it calls when `S` is chosen. The first to wait closes the choice; and a call that was on its way while the
+/// choice changed still goes by what is chosen.
+pub(super) extern "C" fn enter<M: GlobalMachine<Cell = AtomicCell>, S: Choosable<M>>(word: &LockWord<AtomicCell>) {
+    let kind = start::closed();
+    if S::is(kind) {
+        slow::<M, S>(word);
+    } else {
+        go::<M>(kind, word);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn go<M: GlobalMachine<Cell = AtomicCell>>(kind: SlowPathKind, word: &LockWord<AtomicCell>) {
+    // Comparisons, and not a `match` over all: of that the compiler makes an indirect jump.
+    if <Parking as Choosable<M>>::is(kind) {
+        slow::<M, Parking>(word);
+    } else if <Paravirt as Choosable<M>>::is(kind) {
+        slow::<M, Paravirt>(word);
+    } else if <TestAndSet as Choosable<M>>::is(kind) {
+        slow::<M, TestAndSet>(word);
+    } else {
+        slow::<M, Native>(word);
+    }
+}
+
+#[inline(never)]
+extern "C" fn slow<M: GlobalMachine<Cell = AtomicCell>, S: Choosable<M>>(word: &LockWord<AtomicCell>) {
+    let Ok(()) = S::acquire(&M::MACHINE, word);
+}
+
+/// The unlock by the choice: of a site that is not rewritten, and when somebody is to be told.
+#[cold]
+#[inline(never)]
+pub(super) fn release<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<AtomicCell>) {
+    <ByLoad as SlowPath<M>>::release(&M::MACHINE, word);
+}
+
+pub(super) fn slow_path<M: GlobalMachine<Cell = AtomicCell>>(kind: SlowPathKind) -> usize {
+    let function: extern "C" fn(&LockWord<AtomicCell>) = match kind {
+        SlowPathKind::Native | SlowPathKind::Numa => slow::<M, Native>,
+        SlowPathKind::Paravirt => slow::<M, Paravirt>,
+        SlowPathKind::Parking => slow::<M, Parking>,
+        SlowPathKind::TestAndSet => slow::<M, TestAndSet>,
+    };
+    function as usize
+}

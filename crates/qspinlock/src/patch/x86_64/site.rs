@@ -1,0 +1,136 @@
+//! The sites: inline assembly in every lock and unlock, and the section where they are recorded.
+
+#![allow(unsafe_code, reason = "inline assembly: code that is rewritten, and a section of the image")]
+
+use core::arch::{asm, naked_asm};
+
+use super::{Record, entry};
+use crate::atomic::AtomicCell;
+use crate::machine::GlobalMachine;
+use crate::slowpath::{Native, Paravirt, Parking, TestAndSet};
+use crate::word::LockWord;
+
+/// The section. Its name is that of a version: an image may hold several copies of the library, each with its own
+/// choice and its own idea of what a record is.
+macro_rules! section {
+    () => {
+        concat!(
+            "qspinlock_sites_",
+            env!("CARGO_PKG_VERSION_MAJOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_MINOR"),
+            "_",
+            env!("CARGO_PKG_VERSION_PATCH")
+        )
+    };
+}
+
+/// Where the section is, linked to the section of the code that stands here. `.set` gives that place a name: the flag
+/// `o` takes no numbers, and a label would be defined anew by each copy of the site that the compiler makes.
+macro_rules! record {
+    () => {
+        concat!(".pushsection ", section!(), ",\"ao\",@progbits,.Lqspinlock_here")
+    };
+}
+
+/// Waits for the lock.
+#[inline(always)]
+pub(crate) fn acquire<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<AtomicCell>) {
+    // SAFETY: a call of a function of the C ABI that takes a pointer, whichever of them is called: they differ in
+    // nothing that the caller can see. The word is alive, and owned when the call returns.
+    unsafe {
+        asm!(
+            ".set .Lqspinlock_here, .",
+            "29:",
+            "call {look_up}",
+            record!(),
+            ".p2align 2",
+            ".long 29b - .",
+            ".long 1",
+            ".long {look_up}@PLT - .",
+            ".long {native}@PLT - .",
+            ".long {paravirt}@PLT - .",
+            ".long {parking}@PLT - .",
+            ".long {test_and_set}@PLT - .",
+            ".popsection",
+            in("rdi") core::ptr::from_ref(word),
+            look_up = sym entry::look_up::<M>,
+            native = sym entry::enter::<M, Native>,
+            paravirt = sym entry::enter::<M, Paravirt>,
+            parking = sym entry::enter::<M, Parking>,
+            test_and_set = sym entry::enter::<M, TestAndSet>,
+            clobber_abi("C"),
+        );
+    }
+}
+
+/// Releases the lock.
+#[inline(always)]
+pub(crate) fn release<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<AtomicCell>) {
+    // SAFETY: every form releases the lock, which the caller holds, or goes to the block that does; and changes no
+    // register but the flags. Not `nostack`: a form may call. Not `nomem`: what came before must not move after it.
+    unsafe {
+        asm!(
+            ".set .Lqspinlock_here, .",
+            "29:",
+            // `jmp`, and always the long one.
+            ".byte 0xe9",
+            ".long {cold} - . - 4",
+            ".byte 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0",
+            record!(),
+            ".p2align 2",
+            ".long 29b - .",
+            ".long 2",
+            ".long {cold} - .",
+            ".long 0",
+            ".long {release_fast}@PLT - .",
+            ".long 0, 0",
+            ".popsection",
+            in("rdi") core::ptr::from_ref(word),
+            cold = label { entry::release::<M>(word) },
+            release_fast = sym release_fast,
+        );
+    }
+}
+
+/// `LockWord::release_fast` of the word in `rdi`. ZF: it is released. Preserves every register.
+#[unsafe(naked)]
+extern "C" fn release_fast() {
+    naked_asm!(
+        "push rax",
+        "push rcx",
+        "mov eax, 1",
+        "xor ecx, ecx",
+        "lock cmpxchg byte ptr [rdi], cl",
+        // Neither changes a flag.
+        "pop rcx",
+        "pop rax",
+        "ret",
+    )
+}
+
+/// What the sites of this image recorded.
+pub(super) fn records() -> &'static [Record] {
+    let (start, stop): (*const Record, *const Record);
+    // SAFETY: the linker defines both symbols, the ends of a section that is not empty, since it holds a record that is
+    // written here. Hidden: they are of this image, and not of another one that has a copy of the library.
+    unsafe {
+        asm!(
+            concat!(".hidden __start_", section!()),
+            concat!(".hidden __stop_", section!()),
+            ".set .Lqspinlock_here, .",
+            record!(),
+            ".p2align 2",
+            ".long 0, 0, 0, 0, 0, 0, 0",
+            ".popsection",
+            concat!("lea {start}, [rip + __start_", section!(), "]"),
+            concat!("lea {stop}, [rip + __stop_", section!(), "]"),
+            start = lateout(reg) start,
+            stop = lateout(reg) stop,
+            options(nomem, nostack, preserves_flags, pure),
+        );
+    }
+    let bytes = stop.addr() - start.addr();
+    // SAFETY: between the two there are records of this version and nothing else; they are never written.
+    unsafe { core::slice::from_raw_parts(start, bytes / size_of::<Record>()) }
+}
