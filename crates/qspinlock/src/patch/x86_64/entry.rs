@@ -77,7 +77,10 @@ fn go<M: GlobalMachine<Cell = AtomicCell>>(kind: SlowPathKind, word: &LockWord<A
 
 #[inline(never)]
 extern "C" fn slow<M: GlobalMachine<Cell = AtomicCell>, S: Choosable<M>>(word: &LockWord<AtomicCell>) {
-    let Ok(()) = S::acquire(&M::MACHINE, word);
+    // Not every slow path's own fast path is as strict as that before the site.
+    if !S::try_acquire(word) {
+        let Ok(()) = S::acquire(&M::MACHINE, word);
+    }
 }
 
 /// The unlock by the choice: of a site that is not rewritten, and when somebody is to be told.
