@@ -44,14 +44,26 @@ pub(in crate::slowpath) fn take_first<M: Machine>(m: &M, word: &LockWord<M::Cell
         let newest = word.newest()?;
         let first = find_first(m, newest);
         if first != newest {
-            let next = node(m, first).next.load(GET_NEXT);
-            node(m, newest).first.store(next, SET_FIRST);
+            take_out(m, first, newest);
             return Some((first, Some(newest)));
         }
         if word.all_up(first) {
             return Some((first, None));
         }
     }
+}
+
+/// The owner of the lock was the first until now; `newest` has come after it, and was the newest at some time since it
+/// got the lock. Returns who is the first now.
+pub(in crate::slowpath) fn step_out<M: Machine>(m: &M, newest: Tail) -> Tail {
+    take_out(m, find_first(m, newest), newest)
+}
+
+/// Has `newest`, which the walk to `first` began at, know who comes after that.
+fn take_out<M: Machine>(m: &M, first: Tail, newest: Tail) -> Tail {
+    let next = node(m, first).next.load(GET_NEXT);
+    node(m, newest).first.store(next, SET_FIRST);
+    Tail::from_code(next).expect("somebody is behind the first")
 }
 
 /// Walks from the newest to the first node that knows who is the oldest, and leaves links back.

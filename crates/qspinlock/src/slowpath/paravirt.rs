@@ -18,7 +18,8 @@
 //!   read-modify-write on the lock word that takes the lock instead if that is free; the slow unlock is another. Whichever
 //!   comes second sees the first.
 //! * **Early sleep is not contagious.** A waiter behind somebody who sleeps need not spin its whole budget: its turn is far
-//!   off. But only behind one that has spent its own budget, or behind the head; not behind one that slept early itself.
+//!   off. But only behind one that has spent its own budget; not behind one that slept early itself, not even if that one
+//!   has been made the head since.
 //!   Otherwise a single sleeper puts the whole queue behind it to sleep, and each hand-off is a wake-up. The machine's hint
 //!   that a CPU is preempted counts only for the head, for the same reason.
 //!
@@ -32,23 +33,29 @@
 //! Each waiter is walked past once, so the price is that of one probe a waiter ([`Event::Step`] counts them).
 //!
 //! # Nothing of the lock is touched after it is free
-//! The slow unlock looks up the head, releases, and then touches only the head's node, which lives as long as the machine.
-//! That may be late: the head may have got the lock by itself, and its node may be in another queue by then. So what is
-//! written there is harmless wherever it lands: it turns *head, asleep* into *head*, which is what a waiter finds that
-//! wakes for no reason. And an unlock kicks whom it found asleep even if such a straggler has been there first: it cannot
-//! wait for that one's kick.
+//! The slow unlock looks up the head, releases, and then touches only the head's node and its CPU, which live as long as
+//! the machine: it writes *head, awake*, and kicks.
+//!
+//! The write is never too late. A head sleeps until its node says otherwise, whatever else wakes its CPU. The lock is marked
+//! slow once for each such sleep: by the head, or by who made it the head. The one unlock that takes the mark away is the
+//! one that writes. So while this write is to come the head stays where it is, and its node is in no other queue.
+//!
+//! The kick may be late: the head may have looked at its node by itself, and its CPU may wait for something else by
+//! then. It looks again there, finds nothing new, and sleeps on.
 //!
 //! # Bounded stealing
-//! A thief passes a sleeping head, not one that is awake. A head that was woken so many times
-//! ([`turns`](Patience::turns)) in vain sleeps with nobody allowed to steal. So at most that many owners' terms pass it by
-//! stealing; those behind it wait for it, in order of arrival.
+//! A thief passes a sleeping head, not one that is awake. While a head that was woken is on its way (its CPU may have
+//! been given to somebody else) any number of thieves may pass: that is what they are for. But a head that was woken so
+//! many times ([`turns`](Patience::turns)) in vain sleeps with nobody allowed to steal, and so has the lock next. Those
+//! behind it wait for it, in order of arrival. (Who looked before anybody queued may pass once, as
+//! [everywhere](crate::word); and so may, at any time, who has no node.)
 //!
 //! How long everybody spins is the machine's to say ([`Machine::patience`]): `spin` and `yields` of a newcomer, `lane` of
 //! who is in the queue, `turns`.
 
 use core::convert::Infallible;
 
-use super::lineup::{first, take_first};
+use super::lineup::{first, step_out};
 use super::{HandsOver, Patience, SlowPath, test_and_set};
 use crate::machine::{Access, Budget, Cell, Event, Machine};
 use crate::queue::{Level, Node, Tail, node};
@@ -93,26 +100,27 @@ impl<M: Machine> HandsOver<M> for Paravirt {
     }
 }
 
-/// How a waiter stands with the queue: what its node's `grant` holds. Numbers that no other slow path writes there: the
-/// node that an unlock wakes late may be in the queue of another kind of lock by then.
+/// How a waiter stands with the queue: what its node's `grant` holds.
 mod state {
     /// It spins, and is not the first.
-    pub(super) const WAITING: u32 = 0x10;
+    pub(super) const WAITING: u32 = 0;
     /// It has spent its budget and sleeps.
-    pub(super) const ASLEEP: u32 = 0x11;
+    pub(super) const ASLEEP: u32 = 1;
     /// It sleeps since there is no hurry.
-    pub(super) const ASLEEP_EARLY: u32 = 0x12;
+    pub(super) const ASLEEP_EARLY: u32 = 2;
     /// It is the head, and awake.
-    pub(super) const HEAD: u32 = 0x13;
-    /// It is the head, and sleeps or is about to.
-    pub(super) const HEAD_ASLEEP: u32 = 0x14;
+    pub(super) const HEAD: u32 = 3;
+    /// It is the head, has spent its budget, and sleeps or is about to.
+    pub(super) const HEAD_ASLEEP: u32 = 4;
+    /// It was made the head while it slept early.
+    pub(super) const HEAD_ASLEEP_EARLY: u32 = 5;
 
     pub(super) const fn is_head(state: u32) -> bool {
         state >= HEAD
     }
 }
 
-use state::{ASLEEP, ASLEEP_EARLY, HEAD, HEAD_ASLEEP, WAITING, is_head};
+use state::{ASLEEP, ASLEEP_EARLY, HEAD, HEAD_ASLEEP, HEAD_ASLEEP_EARLY, WAITING, is_head};
 
 /// Looks at the predecessor while a waiter spins, spread over its budget.
 #[doc(alias = "PV_PREV_CHECK_MASK")]
@@ -121,11 +129,13 @@ const EARLY_LOOKS: u32 = 8;
 const INIT: Access = Access::relaxed("turn.init", "sleepers.join publishes it");
 const AWAIT: Access = Access::relaxed("turn.await", "who is made the head takes nothing from us: it claims the word");
 const PEEK: Access = Access::relaxed("turn.peek", "a hint: whether to sleep early");
-const DOZE_OFF: Access = Access::relaxed("turn.doze-off", "turn.promote is on the same cell: one of the two comes first");
+const DOZE_OFF: Access =
+    Access::relaxed("turn.doze-off", "turn.promote is on the same cell: one of the two comes first");
 const SLEEP: Access = Access::relaxed("turn.sleep", "turn.doze-off and turn.promote are on the same cell");
-const PROMOTE: Access = Access::relaxed("turn.promote", "turn.doze-off is on the same cell: one of the two comes first");
+const PROMOTE: Access =
+    Access::relaxed("turn.promote", "turn.doze-off is on the same cell: one of the two comes first");
 const NOD: Access = Access::relaxed("turn.nod", "word.slow-down publishes it");
-const WAKE: Access = Access::relaxed("turn.wake", "word.release-slow has acquired what word.slow-down published");
+const WAKE: Access = Access::relaxed("turn.wake", "sleepers.newest has acquired what word.slow-down published");
 
 /// Takes the lock while no head is awake, for a while. A queue without a head to wait for is one to be in front of.
 fn steal<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> bool {
@@ -159,28 +169,27 @@ fn wait_in_line<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience
         }
     };
     m.count(Event::Queued);
-    if let Some(before) = before {
-        await_turn(m, patience, mine, before);
-    }
-    match await_lock(m, word, patience, me) {
+    let has_slept = before.is_some_and(|before| await_turn(m, patience, mine, before));
+    match await_lock(m, word, patience, me, has_slept) {
         Behind::Nobody => m.count(Event::SoleHead),
-        Behind::Somebody => {
-            take_first(m, word);
-            promote(m, word);
+        Behind::UpTo(newest) => {
+            promote(m, word, step_out(m, newest));
             m.count(Event::HandOff);
         }
     }
 }
 
-/// Waits to be made the head.
-fn await_turn<M: Machine>(m: &M, patience: &Patience, mine: &Node<M::Cell>, before: Tail) {
-    let Some(sleep) = spin(m, patience, mine, before) else { return };
-    if mine.grant.cas(WAITING, sleep, DOZE_OFF).is_ok() {
-        if sleep == ASLEEP_EARLY {
-            m.count(Event::WaitEarly);
-        }
-        sleep_as(m, mine, sleep, Event::WaitNode);
+/// Waits to be made the head. Whether it slept.
+fn await_turn<M: Machine>(m: &M, patience: &Patience, mine: &Node<M::Cell>, before: Tail) -> bool {
+    let Some(sleep) = spin(m, patience, mine, before) else { return false };
+    if mine.grant.cas(WAITING, sleep, DOZE_OFF).is_err() {
+        return false;
     }
+    if sleep == ASLEEP_EARLY {
+        m.count(Event::WaitEarly);
+    }
+    sleep_as(m, mine, sleep, Event::WaitNode);
+    true
 }
 
 /// Sleeps until it stands otherwise with the queue. Who wakes for no reason sleeps on: there is nothing new to do.
@@ -197,9 +206,9 @@ fn sleep_as<M: Machine>(m: &M, mine: &Node<M::Cell>, state: u32, event: Event) {
 
 /// Spins until it is made the head: `None`. Or until it should sleep, and as what.
 fn spin<M: Machine>(m: &M, patience: &Patience, mine: &Node<M::Cell>, before: Tail) -> Option<u32> {
-    let looks = if patience.lane == 0 { 1 } else { EARLY_LOOKS };
+    let looks = patience.lane.min(EARLY_LOOKS);
     for _ in 0..looks {
-        let budget = Budget::Until(m.now().saturating_add((patience.lane / EARLY_LOOKS).into()));
+        let budget = Budget::Until(m.now().saturating_add((patience.lane / looks).into()));
         if m.until_for(&mine.grant, AWAIT, budget, is_head).is_ok() {
             return None;
         }
@@ -215,22 +224,21 @@ fn spin<M: Machine>(m: &M, patience: &Patience, mine: &Node<M::Cell>, before: Ta
     Some(ASLEEP)
 }
 
-/// The head waits until it has the lock.
-fn await_lock<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, me: Tail) -> Behind {
+/// The head waits until it has the lock. It has slept before it was made the head, or not.
+fn await_lock<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, me: Tail, has_slept: bool) -> Behind {
     let mine = node(m, me);
-    let mut vain = 0;
+    let mut vain = u32::from(has_slept);
     // Who was made the head in its sleep sleeps on: the lock is held, and has been or will be marked slow.
-    let mut is_awake = mine.grant.load(AWAIT) == HEAD;
+    let mut state = mine.grant.load(AWAIT);
     loop {
-        if !is_awake {
-            sleep_as(m, mine, HEAD_ASLEEP, Event::WaitHead);
-            vain += 1;
+        if state != HEAD {
+            sleep_as(m, mine, state, Event::WaitHead);
         }
         if let Some(behind) = word.rise(me) {
             return behind;
         }
         let budget = Budget::Until(m.now().saturating_add(patience.lane.into()));
-        while word.watch(m, budget, Value::is_free) {
+        while patience.lane > 0 && word.watch(m, budget, Value::is_free) {
             if let Some(behind) = word.claim_as_first(me) {
                 return behind;
             }
@@ -240,15 +248,16 @@ fn await_lock<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, 
         if let Some(behind) = word.slow_down(me, vain >= patience.turns) {
             return behind;
         }
-        is_awake = false;
+        state = HEAD_ASLEEP;
+        vain += 1;
     }
 }
 
 /// The new owner makes the next in the queue the head, and leaves it asleep if it sleeps.
-fn promote<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
-    let next = first(m, word).expect("somebody is behind");
+fn promote<M: Machine>(m: &M, word: &LockWord<M::Cell>, next: Tail) {
     let promoted = |state| match state {
         WAITING => Some(HEAD),
+        ASLEEP_EARLY => Some(HEAD_ASLEEP_EARLY),
         _ => Some(HEAD_ASLEEP),
     };
     let was = node(m, next).grant.update(PROMOTE, promoted).unwrap_or_else(|state| state);
@@ -264,7 +273,7 @@ fn release_slow<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
     let head = first(m, word).expect("a slow lock has a queue");
     word.release_slow();
     // Nothing of the lock may be touched from here on: it may be gone.
-    let _ = node(m, head).grant.cas(HEAD_ASLEEP, HEAD, WAKE);
+    node(m, head).grant.store(HEAD, WAKE);
     m.count(Event::KickUnlock);
     m.kick(head.cpu());
 }

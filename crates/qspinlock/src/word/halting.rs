@@ -33,14 +33,12 @@ const RISE: Access = Access::acquire("word.rise", "word.release-*: it claims if 
 const CLAIM_FIRST: Access = Access::acquire("word.claim-first", "word.release-*: enter the critical section");
 const SLOW_DOWN: Access = Access::acq_rel(
     "word.slow-down",
-    "word.release-slow: it finds that we sleep, or we find the lock free; it claims if it can",
+    "sleepers.newest: who finds the lock slow finds that we sleep; word.release-*: it claims if it can",
 );
-const MARK_SLOW: Access = Access::relaxed("word.mark-slow", "the owner's; its unlock, or that of who it lends the lock to");
+const MARK_SLOW: Access =
+    Access::relaxed("word.mark-slow", "the owner's; its unlock, or that of who it lends the lock to");
 const RELEASE_FAST: Access = Access::release("word.release-fast", "every claim: the critical section comes before");
-const RELEASE_SLOW: Access = Access::acq_rel(
-    "word.release-slow",
-    "every claim: the critical section comes before; and word.slow-down: the head's last word on whether it sleeps",
-);
+const RELEASE_SLOW: Access = Access::release("word.release-slow", "every claim: the critical section comes before");
 
 impl Value {
     /// The first in the queue is awake, or has been passed too often: the lock is for nobody else.
@@ -59,8 +57,8 @@ impl Value {
 pub(crate) enum Behind {
     /// Nobody.
     Nobody,
-    /// Somebody, who is to be made the first.
-    Somebody,
+    /// Somebody: those up to this one, of whom the first is to be made the head.
+    UpTo(Tail),
 }
 
 impl<C: Cell> LockWord<C> {
@@ -78,33 +76,33 @@ impl<C: Cell> LockWord<C> {
 
     /// The first in the queue, `me`, is awake: it takes the lock, or sees to it that nobody else does.
     pub(crate) fn rise(&self, me: Tail) -> Option<Behind> {
-        self.claim_first(RISE, me, |v| v | HEAD_AWAKE)
+        self.claim_first(RISE, me, |v| Some(v | HEAD_AWAKE))
     }
 
     /// The first in the queue, `me`, takes the lock if it is free.
     pub(crate) fn claim_as_first(&self, me: Tail) -> Option<Behind> {
-        self.claim_first(CLAIM_FIRST, me, |v| v)
+        self.claim_first(CLAIM_FIRST, me, |_| None)
     }
 
     /// The first in the queue, `me`, takes the lock, or else asks to be woken. Nobody may pass it if it is `starving`.
     pub(crate) fn slow_down(&self, me: Tail, starving: bool) -> Option<Behind> {
         let flags = if starving { HEAD_AWAKE } else { 0 };
-        self.claim_first(SLOW_DOWN, me, |v| (v & !HEAD_AWAKE) | flags | SLOW)
+        // Written in any case: it publishes our node.
+        self.claim_first(SLOW_DOWN, me, |v| Some((v & !HEAD_AWAKE) | flags | SLOW))
     }
 
-    /// Takes the lock, and leaves the queue if nobody is behind `me`; or else does something else.
-    fn claim_first(&self, access: Access, me: Tail, or: impl Fn(u32) -> u32) -> Option<Behind> {
+    /// Takes the lock, and leaves the queue if nobody is behind `me`; or else perhaps something else.
+    fn claim_first(&self, access: Access, me: Tail, or: impl Fn(u32) -> Option<u32>) -> Option<Behind> {
         let is_last = |v| v & TAIL_MASK == tail_bits(me);
         let step = |v| match v {
-            v if v & LOCKED_MASK != 0 => Some(or(v)),
+            v if v & LOCKED_MASK != 0 => or(v),
             v if is_last(v) => Some(LOCKED),
             v => Some((v & !HEAD_AWAKE) | LOCKED),
         };
         let old = self.0.update(access, step).unwrap_or_else(|v| v);
         match old {
             _ if old & LOCKED_MASK != 0 => None,
-            _ if is_last(old) => Some(Behind::Nobody),
-            _ => Some(Behind::Somebody),
+            _ => Some(Value(old).tail().filter(|&newest| newest != me).map_or(Behind::Nobody, Behind::UpTo)),
         }
     }
 
@@ -121,6 +119,6 @@ impl<C: Cell> LockWord<C> {
 
     /// The unlock when somebody is to be woken.
     pub(crate) fn release_slow(&self) {
-        let _ = self.0.update(RELEASE_SLOW, |v| Some(v & !LOCKED_MASK));
+        self.0.store_low8(0, RELEASE_SLOW);
     }
 }

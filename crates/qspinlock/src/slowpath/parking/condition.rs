@@ -200,7 +200,14 @@ impl<M: Machine, I: SlowPath<M, Error = Infallible>> RawCondvar<M, I> {
     }
 
     /// Sleeps until told to get up; true. False if late, and out of the list. `word` is that of a lock whose waiters line up.
-    fn sleep(&self, m: &M, word: Option<&LockWord<M::Cell>>, patience: &Patience, me: Tail, deadline: Option<u64>) -> bool {
+    fn sleep(
+        &self,
+        m: &M,
+        word: Option<&LockWord<M::Cell>>,
+        patience: &Patience,
+        me: Tail,
+        deadline: Option<u64>,
+    ) -> bool {
         let mine = node(m, me);
         loop {
             match mine.sleep(m, State::Listed, deadline) {
