@@ -78,7 +78,7 @@ fn model<'w>(world: &'w World, bug: Bug, cpus: usize, acquires: usize) -> Model<
         symmetric: true,
         interrupts: 0,
         words: vec![shared.word.id()],
-        promises: Promises { fifo: true, bypass: Some(1), sleeping: None },
+        promises: Promises { fifo: true, bypass: Some(1), sleeping: None, halting: None },
         ends_clean: true,
     }
 }

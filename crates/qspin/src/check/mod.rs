@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use qspinlock_vm::check::{Handler, Lock, Outcome, Scenario, Search, Verdict, Waiting};
+use qspinlock_vm::check::{Handler, Lock, Outcome, Scenario, Search, Usage, Verdict, Waiting};
 
 use crate::failure::Failure;
 use crate::ui;
@@ -55,6 +55,9 @@ pub(crate) struct Args {
     /// Where waiters sleep, what they do before: all, one spins in the lane, or they sleep at once
     #[arg(long, value_name = "all|lane|sleepers", default_value = "all")]
     waiting: Waiting,
+    /// What is done with the lock beside: nothing; guards are released by another CPU; the last one frees it
+    #[arg(long, value_name = "plain|moved|freed", default_value = "plain")]
+    usage: Usage,
     /// Give up a scenario after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     budget: u64,
@@ -126,6 +129,7 @@ fn single(args: &Args) -> Vec<Scenario> {
         domains: args.domains,
         nodeless: args.nodeless,
         waiting: args.waiting,
+        usage: args.usage,
         ..Scenario::new(lock, args.cpus, args.acquires).interrupted(args.interrupts, handler)
     };
     locks(args).into_iter().map(scenario).collect()
@@ -135,6 +139,9 @@ fn single(args: &Args) -> Vec<Scenario> {
 fn matrix(lock: Lock, deep: bool) -> Vec<Scenario> {
     if lock.sleeps() {
         return matrix_of_sleepers(lock, deep);
+    }
+    if lock.halts() {
+        return matrix_of_halting(lock, deep);
     }
     let bare = |(cpus, acquires)| Scenario::new(lock, cpus, acquires);
     let mut scenarios: Vec<_> = [(2, 1), (2, 2), (3, 1), (4, 1), (3, 2)].map(bare).to_vec();
@@ -163,6 +170,25 @@ fn matrix_of_sleepers(lock: Lock, deep: bool) -> Vec<Scenario> {
     scenarios.push(Scenario { nodeless: 1, ..bare((3, 1, Sleepers)) });
     if deep {
         scenarios.push(bare((3, 2, Sleepers)));
+    }
+    scenarios
+}
+
+/// The same of virtual CPUs, which may steal and sleep early, or sleep at once.
+fn matrix_of_halting(lock: Lock, deep: bool) -> Vec<Scenario> {
+    use Waiting::{All, Sleepers};
+    let bare = |(cpus, acquires, waiting)| Scenario::new(lock, cpus, acquires).waiting(waiting);
+    let sizes = [(2, 1, Sleepers), (2, 2, Sleepers), (2, 1, All), (2, 2, All), (3, 1, Sleepers), (3, 1, All)];
+    let mut scenarios: Vec<_> = sizes.map(bare).to_vec();
+    scenarios.push(bare((2, 1, Sleepers)).interrupted(1, Handler::Other));
+    scenarios.extend([(2, 1, All), (2, 2, Sleepers)].map(|size| bare(size).interrupted(1, Handler::Same)));
+    scenarios.push(Scenario { nodeless: 1, ..bare((3, 1, All)) });
+    scenarios.push(bare((3, 1, All)).used(Usage::Freed));
+    scenarios.extend([(3, 1, All), (4, 1, Sleepers)].map(|size| bare(size).used(Usage::Moved)));
+    if deep {
+        scenarios.extend([(3, 1, Sleepers), (2, 2, All)].map(|size| bare(size).interrupted(1, Handler::Other)));
+        scenarios.push(bare((3, 1, Sleepers)).interrupted(1, Handler::Same));
+        scenarios.extend([bare((3, 2, Sleepers)), bare((3, 2, Sleepers)).used(Usage::Moved)]);
     }
     scenarios
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use qspinlock::machine::Ordering;
-use qspinlock_vm::check::{Handler, Lock, Scenario, Search, Waiting};
+use qspinlock_vm::check::{Handler, Lock, Scenario, Search, Usage, Waiting};
 
 /// The version of the code that a seed is of. An execution is a list of choices, which mean something else in other code.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -38,10 +38,15 @@ impl Seed {
 
 impl fmt::Display for Seed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Scenario { lock, cpus, acquires, domains, interrupts, handler, nodeless, waiting } = self.scenario;
+        let Scenario { lock, cpus, acquires, domains, interrupts, handler, nodeless, waiting, usage } = self.scenario;
+        let usage = if usage == Usage::Plain { "" } else { usage.name() };
         let handler = if handler == Handler::Same { "same" } else { "other" };
         let waiting = if waiting == Waiting::All { "" } else { waiting.name() };
-        write!(f, "{VERSION}/{}/{cpus}x{acquires}{waiting}/{domains}/{nodeless}/{interrupts}{handler}/", lock.name())?;
+        write!(
+            f,
+            "{VERSION}/{}/{cpus}x{acquires}{waiting}/{domains}/{nodeless}{usage}/{interrupts}{handler}/",
+            lock.name()
+        )?;
         let weakened: Vec<_> = self.weakened.iter().map(|(name, order)| format!("{name}={order:?}")).collect();
         let preemptions = self.preemptions.map_or("-".to_owned(), |n| n.to_string());
         let choices: Vec<_> = self.choices.iter().map(u32::to_string).collect();
@@ -67,6 +72,8 @@ impl FromStr for Seed {
         let (cpus, acquires) = size.split_once('x').ok_or_else(|| bad("its size is like 3x2"))?;
         let (acquires, waiting) =
             acquires.split_at(acquires.find(|c: char| !c.is_ascii_digit()).unwrap_or(acquires.len()));
+        let (nodeless, usage) =
+            nodeless.split_at(nodeless.find(|c: char| !c.is_ascii_digit()).unwrap_or(nodeless.len()));
         let digits = interrupts.trim_end_matches(|c: char| !c.is_ascii_digit());
         let handler = match &interrupts[digits.len()..] {
             "other" => Handler::Other,
@@ -77,6 +84,7 @@ impl FromStr for Seed {
         let scenario = Scenario {
             domains: number(domains, "its domains are a number")?,
             nodeless: number(nodeless, "its CPUs without a node are a number")? as usize,
+            usage: if usage.is_empty() { Usage::Plain } else { usage.parse()? },
             waiting: if waiting.is_empty() { Waiting::All } else { waiting.parse()? },
             ..Scenario::new(
                 lock.parse::<Lock>()?,
@@ -120,8 +128,10 @@ mod tests {
         search.orders.insert("word.release", Ordering::Relaxed);
         for waiting in Waiting::ALL {
             let scenario = Scenario::new(Lock::Native, 3, 2).interrupted(1, Handler::Same).waiting(waiting);
-            let seed = Seed::new(&scenario, &search, &[0, 12, 3]);
-            assert_eq!(seed.to_string().parse(), Ok(seed));
+            for usage in Usage::ALL {
+                let seed = Seed::new(&scenario.used(usage), &search, &[0, 12, 3]);
+                assert_eq!(seed.to_string().parse(), Ok(seed));
+            }
         }
     }
 
@@ -135,6 +145,7 @@ mod tests {
             ("2x1", "2", "size"),
             ("2x1", "2x1awake", "unknown way to wait"),
             ("0other", "0third", "interrupts"),
+            ("0/0other", "0lent/0other", "unknown usage"),
             ("-/1", "-/one", "choices"),
         ] {
             let text = good.replace(from, to);

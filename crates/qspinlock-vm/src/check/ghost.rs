@@ -6,6 +6,7 @@
 use qspinlock::queue::Tail;
 use qspinlock::word::Value;
 
+use super::halting::{Halted, Halting};
 use super::sleepers::{Sleepers, Sleeping};
 
 /// What a slow path promises beyond exclusion and progress. By default nothing.
@@ -18,6 +19,8 @@ pub struct Promises {
     pub bypass: Option<u8>,
     /// What is promised to waiters that sleep, who are served in the order of lying down, each once, by the lock's owner.
     pub sleeping: Option<Sleeping>,
+    /// What is promised to virtual CPUs that halt in a queue, each woken once by an unlock.
+    pub halting: Option<Halting>,
 }
 
 pub(crate) const MOST: usize = 8;
@@ -35,6 +38,7 @@ pub(crate) struct Ghost {
     /// For each waiting CPU: how often each other has passed it, four bits each.
     passed_by: [u32; MOST],
     pub(crate) sleepers: Sleepers,
+    pub(crate) halted: Halted,
 }
 
 impl Ghost {
@@ -48,6 +52,9 @@ impl Ghost {
     ) -> Result<(), String> {
         if let Some(promised) = promises.sleeping {
             return self.sleepers.step(promised, (cpu, nesting), name, (old, new));
+        }
+        if let Some(promised) = promises.halting {
+            return self.halted.step(promised, (cpu, nesting), name, (old, new));
         }
         let queue = &self.queue[..usize::from(self.length)];
         match name {
@@ -118,6 +125,7 @@ impl Ghost {
         out.extend_from_slice(&[self.length, u8::from(self.promoted), self.pending]);
         self.passed_by.iter().for_each(|by| out.extend_from_slice(&by.to_ne_bytes()));
         self.sleepers.bytes(out);
+        self.halted.bytes(out);
     }
 }
 

@@ -109,6 +109,16 @@ impl Waiting {
     }
 }
 
+impl Waiting {
+    /// The same of virtual CPUs: they look once before they sleep, and nobody is in a lane.
+    pub(super) fn patience_of_halting(self) -> Patience {
+        match self {
+            Self::All => Patience { lane: 1, ..self.patience() },
+            Self::Lane | Self::Sleepers => Self::Sleepers.patience(),
+        }
+    }
+}
+
 impl FromStr for Waiting {
     type Err = String;
 
@@ -173,6 +183,12 @@ impl World {
         Self { patience: waiting.patience(), ..self }
     }
 
+    /// The same, in which waiters have this patience.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
+    }
+
     fn named(&self, name: String, private_to: Option<usize>, plain: bool) -> CheckCell {
         let mut cells = self.cells.take();
         cells.push(CellInfo { name, private_to, node: None, plain });
@@ -234,6 +250,15 @@ impl Plain {
     pub fn touch(&self) {
         ask(Kind::Touch, self.0, PLAIN, Location::caller());
     }
+}
+
+const FREE: Access = Access::relaxed("free", "no access");
+
+/// Gives the memory of a cell back, as the last user of a lock may do: who touches the cell afterwards, touches what may
+/// be somebody else's by then.
+#[track_caller]
+pub fn free(cell: CellId) {
+    ask(Kind::Free, cell, FREE, Location::caller());
 }
 
 /// A virtual CPU of a [`World`], as lock code sees it.

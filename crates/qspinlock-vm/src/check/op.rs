@@ -33,6 +33,8 @@ pub(crate) enum Kind {
         timed: bool,
     },
     Kick(u16),
+    /// Gives the memory of the cell back.
+    Free,
     /// Lets others run.
     Yield,
     Choose(u32),
@@ -76,6 +78,7 @@ impl Kind {
             Self::Done => (12, [0, 0]),
             Self::Panicked => (13, [0, 0]),
             Self::Yield => (14, [0, 0]),
+            Self::Free => (15, [0, 0]),
         };
         [tag, a, b]
     }
@@ -99,6 +102,7 @@ impl Kind {
             11 => Self::Return,
             12 => Self::Done,
             14 => Self::Yield,
+            15 => Self::Free,
             _ => Self::Panicked,
         }
     }

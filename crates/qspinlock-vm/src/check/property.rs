@@ -64,6 +64,9 @@ impl Explorer<'_, '_> {
         if !self.model.ends_clean || u16::from(state.ended) != all {
             return None;
         }
+        if let Some((cpu, whom)) = state.ghosts.iter().find_map(|ghost| ghost.halted.owes()) {
+            return Some(format!("kick: cpu {cpu} owes cpu {whom} a kick, and has ended"));
+        }
         let is_word_or_depth =
             |id: &CellId| self.model.words.contains(id) || self.infos[usize::from(*id)].private_to.is_some();
         self.order.iter().filter(|id| is_word_or_depth(id)).find_map(|id| {

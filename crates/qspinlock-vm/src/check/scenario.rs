@@ -6,18 +6,20 @@ use std::rc::Rc;
 use std::str::FromStr;
 
 use qspinlock::RawSpinLock;
+use qspinlock::machine::{Access, Cell, Machine};
 use qspinlock::slowpath::{Native, Paravirt, Parking, ParkingExact, SlowPath, TestAndSet};
 
 use super::automaton::Program;
 use super::ghost::Promises;
-use super::machine::{CheckMachine, Plain, Waiting, World};
+use super::halting::Halting;
+use super::machine::{CheckCell, CheckMachine, Plain, Waiting, World, free};
 use super::model::{MAX_CPUS, MAX_WORDS, Model, Outcome, Search};
 use super::search::{explore, replay};
 use super::sleepers::Sleeping;
 use super::trace::Trace;
 
 macro_rules! locks {
-    ($($(#[doc = $about:literal])* $variant:ident = $path:ty, fifo: $fifo:literal, bypass: $bypass:literal $(, holes: $holes:literal)?;)*) => {
+    ($($(#[doc = $about:literal])* $variant:ident = $path:ty, fifo: $fifo:literal, bypass: $bypass:literal $(, holes: $holes:literal)? $(, slips: $slips:literal)?;)*) => {
         /// A slow path that can be explored.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Lock {
@@ -43,11 +45,18 @@ macro_rules! locks {
                         bypass: if $bypass { Some(1) } else { None },
                         // In the checker's machine, as many turns in vain as there must be for there to be any.
                         sleeping: [$(Some(Sleeping { holes: $holes, turns: 1 }),)? None][0],
+                        halting: [$(Some(Halting { turns: 1, slips: $slips }),)? None][0],
                     },)*
                 }
             }
 
-            /// Whether its waiters sleep.
+            /// Whether its waiters are virtual CPUs, which halt.
+            #[must_use]
+            pub const fn halts(self) -> bool {
+                self.promises().halting.is_some()
+            }
+
+            /// Whether its waiters are threads, which sleep.
             #[must_use]
             pub const fn sleeps(self) -> bool {
                 self.promises().sleeping.is_some()
@@ -64,7 +73,7 @@ locks! {
     /// The queued spinlock.
     Native = Native, fifo: true, bypass: true;
     /// Virtual CPUs.
-    Paravirt = Paravirt, fifo: false, bypass: false;
+    Paravirt = Paravirt, fifo: false, bypass: false, slips: 1;
     /// Waiters that sleep.
     Parking = Parking, fifo: false, bypass: false, holes: 1;
     /// The same, with nothing that covers a mistake.
@@ -93,6 +102,43 @@ pub enum Handler {
     Same,
 }
 
+/// What is done with a lock beside taking and releasing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Usage {
+    /// Nothing.
+    Plain,
+    /// The last CPU takes no lock, and releases it for all others, which send it their guards.
+    Moved,
+    /// The last one to release it frees it.
+    Freed,
+}
+
+impl Usage {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Moved, Self::Freed];
+
+    /// Its name, as the user writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Moved => "moved",
+            Self::Freed => "freed",
+        }
+    }
+}
+
+impl FromStr for Usage {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|usage| usage.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name);
+            format!("unknown usage '{name}'; known are {}", names.join(", "))
+        })
+    }
+}
+
 /// What is explored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Scenario {
@@ -112,14 +158,16 @@ pub struct Scenario {
     pub nodeless: usize,
     /// What those do before they sleep who wait for a lock whose waiters sleep. Nothing to others.
     pub waiting: Waiting,
+    /// What is done with the lock beside.
+    pub usage: Usage,
 }
 
 impl Scenario {
     /// So many CPUs that acquire so often; no interrupts, one domain.
     #[must_use]
     pub const fn new(lock: Lock, cpus: usize, acquires: usize) -> Self {
-        let (handler, waiting) = (Handler::Other, Waiting::All);
-        Self { lock, cpus, acquires, domains: 1, interrupts: 0, handler, nodeless: 0, waiting }
+        let (handler, waiting, usage) = (Handler::Other, Waiting::All, Usage::Plain);
+        Self { lock, cpus, acquires, domains: 1, interrupts: 0, handler, nodeless: 0, waiting, usage }
     }
 
     /// The same, with interrupts.
@@ -132,6 +180,12 @@ impl Scenario {
     #[must_use]
     pub const fn waiting(self, waiting: Waiting) -> Self {
         Self { waiting, ..self }
+    }
+
+    /// The same, with the lock used in this way.
+    #[must_use]
+    pub const fn used(self, usage: Usage) -> Self {
+        Self { usage, ..self }
     }
 
     /// Whether it can be explored at all.
@@ -150,6 +204,15 @@ impl Scenario {
             if !(least..=most).contains(&is) {
                 return Err(format!("{is} {what}: at least {least} and at most {most} can be explored"));
             }
+        }
+        if self.lock.halts() && self.waiting == Waiting::Lane {
+            return Err(format!("{} has no lane that a waiter could be in", self.lock.name()));
+        }
+        if self.usage == Usage::Moved && self.cpus < 2 {
+            return Err("a guard can not be moved: at least 2 CPUs".to_owned());
+        }
+        if self.usage == Usage::Freed && self.interrupts > 0 && self.handler == Handler::Same {
+            return Err("an interrupt may not try a lock that may be freed".to_owned());
         }
         Ok(())
     }
@@ -175,7 +238,11 @@ impl Scenario {
     }
 
     fn world(&self) -> World {
-        World::new(self.cpus, self.domains).with_nodeless(self.nodeless).with_waiting(self.waiting)
+        let world = World::new(self.cpus, self.domains).with_nodeless(self.nodeless);
+        match self.lock.halts() {
+            true => world.with_patience(self.waiting.patience_of_halting()),
+            false => world.with_waiting(self.waiting),
+        }
     }
 
     fn model<'w, S>(&self, world: &'w World) -> Model<'w>
@@ -189,16 +256,24 @@ impl Scenario {
                 .map(|n| Guarded::<S>::new(world, &format!("word/{n}"), &format!("data/{n}")))
                 .collect(),
         );
+        let shared = Rc::new(Beside { usage: self.usage, cell: world.cell("beside") });
+        let takers = if self.usage == Usage::Moved { self.cpus - 1 } else { self.cpus };
+        let all = takers * self.acquires;
         let programs = (0..self.cpus)
             .map(|cpu| {
+                let beside = shared.clone();
                 let (mine, same, others) = (lock.clone(), lock.clone(), others.clone());
                 let interrupt: Box<dyn Fn(usize) + 'w> = match self.handler {
                     Handler::Other => Box::new(move |depth| others[depth].section(&CheckMachine::new(world, cpu))),
                     Handler::Same => Box::new(move |_| same.try_section(&CheckMachine::new(world, cpu))),
                 };
+                let m = CheckMachine::new(world, cpu);
                 Program {
-                    sections: self.acquires,
-                    section: Box::new(move |_| mine.section(&CheckMachine::new(world, cpu))),
+                    sections: if cpu < takers { self.acquires } else { all },
+                    section: Box::new(move |_| match cpu < takers {
+                        true => beside.section(&m, &mine, all),
+                        false => beside.release(&m, &mine),
+                    }),
                     interrupt: (self.interrupts > 0).then_some(interrupt),
                 }
             })
@@ -207,11 +282,12 @@ impl Scenario {
         if self.handler == Handler::Same {
             // Each context that looked before may pass once.
             promises.bypass = promises.bypass.map(|most| most + self.interrupts);
+            promises.halting = promises.halting.map(|p| Halting { slips: p.slips + self.interrupts, ..p });
         }
         Model {
             world,
             programs,
-            symmetric: self.domains == 1 && self.nodeless == 0,
+            symmetric: self.domains == 1 && self.nodeless == 0 && self.usage != Usage::Moved,
             interrupts: self.interrupts,
             words: std::iter::once(lock.word).chain(others.iter().map(|other| other.word)).collect(),
             promises,
@@ -237,7 +313,61 @@ impl fmt::Display for Scenario {
         if self.domains > 1 {
             write!(f, ", {} domains", self.domains)?;
         }
+        if self.usage != Usage::Plain {
+            write!(f, ", {}", self.usage.name())?;
+        }
         Ok(())
+    }
+}
+
+const SENT: Access = Access::release("guard.sent", "guard.got: the guard");
+const GOT: Access = Access::acquire("guard.got", "guard.sent");
+const TAKEN: Access = Access::relaxed("guard.taken", "the lock orders it");
+const COUNT: Access = Access::relaxed("sections.count", "the lock orders it");
+
+/// What a lock is used for beside being taken and released.
+struct Beside {
+    usage: Usage,
+    /// Whether a guard has been sent; or how many sections there have been.
+    cell: CheckCell,
+}
+
+impl Beside {
+    fn section<'w, S>(&self, m: &CheckMachine<'w>, guarded: &Guarded<'w, S>, all: usize)
+    where
+        S: SlowPath<CheckMachine<'w>, Error = Infallible>,
+    {
+        match self.usage {
+            Usage::Plain => guarded.section(m),
+            Usage::Moved => {
+                let Ok(()) = guarded.lock.acquire_on(m);
+                guarded.data.touch();
+                self.cell.store(1, SENT);
+            }
+            Usage::Freed => {
+                let Ok(()) = guarded.lock.acquire_on(m);
+                guarded.data.touch();
+                let sections = self.cell.load(COUNT) + 1;
+                self.cell.store(sections, COUNT);
+                // SAFETY: acquired above.
+                unsafe { guarded.lock.release_on(m) };
+                if sections as usize == all {
+                    free(guarded.word);
+                }
+            }
+        }
+    }
+
+    /// Releases the lock for somebody else.
+    fn release<'w, S>(&self, m: &CheckMachine<'w>, guarded: &Guarded<'w, S>)
+    where
+        S: SlowPath<CheckMachine<'w>, Error = Infallible>,
+    {
+        m.until(&self.cell, GOT, |sent| sent == 1);
+        self.cell.store(0, TAKEN);
+        guarded.data.touch();
+        // SAFETY: its owner has sent the guard, and the next one does so only when it has the lock.
+        unsafe { guarded.lock.release_on(m) };
     }
 }
 

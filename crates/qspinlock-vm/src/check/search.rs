@@ -44,6 +44,8 @@ pub(super) struct State {
     pub(super) kicked: u8,
     /// Sleeps, and will not look at the cell again.
     pub(super) asleep: u8,
+    /// Cells whose memory was given back.
+    pub(super) freed: u32,
     /// Has woken for no reason.
     pub(super) roused: u8,
     pub(super) interrupts_left: [u8; MAX_CPUS],
@@ -170,6 +172,7 @@ impl<'m, 'w> Explorer<'m, 'w> {
             kicked: 0,
             asleep: 0,
             roused: 0,
+            freed: 0,
             interrupts_left: [self.model.interrupts; MAX_CPUS],
             nesting: [0; MAX_CPUS],
             ghosts: [Ghost::default(); MAX_WORDS],
@@ -349,6 +352,7 @@ impl<'m, 'w> Explorer<'m, 'w> {
         state.memory.bytes(out, self.order.len());
         state.locals[..cpus].iter().for_each(|local| out.extend_from_slice(&local.to_ne_bytes()));
         out.extend_from_slice(&[state.started, state.ended, state.kicked, state.asleep, state.roused]);
+        out.extend_from_slice(&state.freed.to_ne_bytes());
         out.extend_from_slice(&[state.last, state.preemptions]);
         out.extend_from_slice(&state.interrupts_left[..cpus]);
         out.extend_from_slice(&state.nesting[..cpus]);

@@ -81,7 +81,7 @@ impl Explorer<'_, '_> {
         match op.kind {
             _ if is_private => true,
             Kind::Await(_) | Kind::Wait { .. } | Kind::Yield | Kind::Done => false,
-            Kind::Load | Kind::AwaitFor(_) | Kind::Cas { .. } | Kind::Update(_) | Kind::Kick(_) => {
+            Kind::Load | Kind::AwaitFor(_) | Kind::Cas { .. } | Kind::Update(_) | Kind::Kick(_) | Kind::Free => {
                 phase == Phase::Loads
             }
             Kind::Fence => phase == Phase::Loads || self.order_of(op.access) != Ordering::SeqCst,
@@ -149,6 +149,7 @@ impl Explorer<'_, '_> {
                     self.answer(state, cpu, op, 0, String::new, then, emit)
                 }
                 Kind::Kick(target) => {
+                    self.kicks(&mut state, cpu, op, target)?;
                     state.kicked |= 1 << target;
                     state.memory.kick(cpu, usize::from(target));
                     self.answer(state, cpu, op, 0, || format!("cpu {target}"), Phase::Stores, emit)
@@ -167,6 +168,14 @@ impl Explorer<'_, '_> {
         let info = &self.infos[usize::from(op.cell)];
         let (is_plain, private_to) = (info.plain, info.private_to);
         let cell = self.place(op.cell)?;
+        if state.freed & 1 << cell != 0 {
+            self.record(cpu, &op, || "freed before".to_owned());
+            return Err(Stop::Broken(format!("freed: cpu {cpu} touches {}, which has been freed", self.name(op.cell))));
+        }
+        if matches!(op.kind, Kind::Free) {
+            state.freed |= 1 << cell;
+            return self.answer(state, cpu, op, 0, String::new, Phase::Stores, emit);
+        }
         if is_plain {
             if !state.memory.touch(cpu, cell) {
                 self.record(cpu, &op, || "not after the last touch".to_owned());
@@ -187,6 +196,8 @@ impl Explorer<'_, '_> {
                     state.memory.write(cpu, cell, at, value, order);
                     if op.access.name == "node.grant" {
                         self.granted(&mut state, cpu, op)?;
+                    } else if op.access.name == "turn.wake" {
+                        self.wakes(&state, cpu, op)?;
                     }
                     let how = || match last - at {
                         0 => format!("{value:#x}"),
@@ -304,6 +315,8 @@ impl Explorer<'_, '_> {
                             self.judge(step, cpu, op, || format!("{value:#x} -> {new:#x}"))?;
                         } else if op.access.name == "node.tell" {
                             self.told(&mut state, cpu, op, (value, new))?;
+                        } else if op.access.name == "turn.promote" {
+                            self.promoted(&mut state, cpu, op, (value, new))?;
                         }
                         let how = || format!("{value:#x} -> {new:#x}{}", age());
                         self.answer(state, cpu, op, value.into(), how, Phase::Stores, emit)?;
@@ -393,6 +406,48 @@ impl Explorer<'_, '_> {
             None => Err(format!("sleepers: cpu {cpu} wakes {name}, which lies in no queue")),
         };
         self.judge(verdict, cpu, op, || format!("{old:#x} -> {new:#x}"))
+    }
+
+    /// A waiter that may halt is made the head.
+    fn promoted(&mut self, state: &mut State, cpu: usize, op: Op, (old, new): (u32, u32)) -> Result<(), Stop> {
+        if self.model.promises.halting.is_none() {
+            return Ok(());
+        }
+        let name = self.name(op.cell);
+        let code = node_code(&name);
+        let verdict = match state.ghosts.iter_mut().find(|ghost| ghost.halted.has(code)) {
+            Some(ghost) => ghost.halted.promoted(cpu, code, old != new, new),
+            None => Err(format!("promotion: cpu {cpu} promotes {name}, which is in no queue")),
+        };
+        self.judge(verdict, cpu, op, || format!("{old:#x} -> {new:#x}"))
+    }
+
+    /// A head that sleeps is told to get going.
+    fn wakes(&mut self, state: &State, cpu: usize, op: Op) -> Result<(), Stop> {
+        if self.model.promises.halting.is_none() {
+            return Ok(());
+        }
+        let name = self.name(op.cell);
+        let who = (cpu, state.nesting[cpu]);
+        let is_right = state.ghosts.iter().any(|ghost| ghost.halted.wakes(who, node_code(&name)));
+        let wrong = || format!("wake: cpu {cpu} writes {name}, which is not of a head that it has to wake");
+        self.judge(is_right.then_some(()).ok_or_else(wrong), cpu, op, String::new)
+    }
+
+    fn kicks(&mut self, state: &mut State, cpu: usize, op: Op, target: u16) -> Result<(), Stop> {
+        if self.model.promises.halting.is_none() {
+            return Ok(());
+        }
+        let who = (cpu, state.nesting[cpu]);
+        let owes = state.ghosts.iter_mut().find_map(|ghost| ghost.halted.kicks(who));
+        let verdict = match owes {
+            Some(whom) if whom == usize::from(target) => Ok(()),
+            Some(whom) => {
+                Err(format!("kick: cpu {cpu} kicks cpu {target}, and the head that it owes one is cpu {whom}"))
+            }
+            None => Err(format!("kick: cpu {cpu} kicks cpu {target} and owes nobody a kick")),
+        };
+        self.judge(verdict, cpu, op, || format!("cpu {target}"))
     }
 
     fn judge(&mut self, verdict: Result<(), String>, cpu: usize, op: Op, how: impl Fn() -> String) -> Result<(), Stop> {

@@ -42,6 +42,7 @@ impl Micro {
             Kind::Choose(_) => "choose",
             Kind::Touch => "touch",
             Kind::Return => "return",
+            Kind::Free => "frees",
             Kind::Done | Kind::Panicked => "end",
         };
         Self { cpu, verb, access: op.access.name, cell, order, how, site: op.site }

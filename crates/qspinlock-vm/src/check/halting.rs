@@ -1,0 +1,195 @@
+//! Who waits in the queue of a lock for virtual CPUs, who is the head and whether it sleeps, and who owes it a kick: judged
+//! from the steps on the word, and from promotions and kicks.
+
+use qspinlock::word::Value;
+
+use super::ghost::{MOST, cpu_of};
+use super::model::MAX_WORDS;
+
+const LOCKED: u32 = 1;
+const SLOW: u32 = 3;
+const HEAD_AWAKE: u32 = 1 << 8;
+
+/// What a node says of a head that is awake.
+const HEAD: u32 = 3;
+
+/// What a lock for virtual CPUs promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Halting {
+    /// A head that was woken so many times in vain sleeps, and nobody may steal the lock.
+    pub turns: u8,
+    /// How often a CPU may pass the queue by a look from before anybody was there: once for each of its contexts.
+    pub slips: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Halted {
+    /// Codes of the queued nodes, first the head.
+    queue: [u16; MOST],
+    length: u8,
+    /// The first knows that it is the head.
+    promoted: bool,
+    /// The head has said that it is awake, and not since that it sleeps.
+    risen: bool,
+    /// It sleeps with nobody allowed to steal.
+    starving: bool,
+    /// It sleeps, or is about to, and no unlock has promised to wake it since.
+    asleep: bool,
+    /// It has slept since it last rose; and how often it rose, after that, in vain.
+    slept: bool,
+    vain: u8,
+    /// How often each CPU has passed the queue by an old look, since it is not empty.
+    slips: [u8; MOST],
+    /// Code of the head that each CPU, by how many handlers run there, owes a kick.
+    owed: [[u16; MAX_WORDS]; MOST],
+}
+
+impl Halted {
+    fn first(&self) -> Option<usize> {
+        (self.length > 0).then(|| cpu_of(self.queue[0]))
+    }
+
+    /// Whether a node of this code waits here.
+    pub(crate) fn has(&self, code: u16) -> bool {
+        self.queue[..usize::from(self.length)].contains(&code)
+    }
+
+    /// A step on the word that changed it.
+    pub(crate) fn step(
+        &mut self,
+        promised: Halting,
+        (cpu, nesting): (usize, u8),
+        name: &str,
+        (old, new): (u32, u32),
+    ) -> Result<(), String> {
+        let (was, is) = (old & 0xff, new & 0xff);
+        let by_head = matches!(name, "word.rise" | "word.claim-first" | "word.slow-down");
+        if by_head && !(self.promoted && self.first() == Some(cpu)) {
+            return Err(format!("fifo: cpu {cpu} does as if it were the head, which is {:?}", self.first()));
+        }
+        match (was, is) {
+            (0, LOCKED) if by_head => self.pop(),
+            (0, LOCKED) => self.pass(promised, cpu, name)?,
+            (_, 0) if was != 0 => self.release((cpu, nesting), was)?,
+            (LOCKED, SLOW) if name == "word.mark-slow" && !self.promoted => {
+                return Err(format!("wake: cpu {cpu} marks a lock slow that has no head"));
+            }
+            (0, _) if is != 0 => return Err(format!("wake: cpu {cpu} takes the lock as {is}")),
+            _ => {}
+        }
+        match name {
+            "sleepers.join" => {
+                let me = Value::from_bits(new).tail().expect("who joins is the newest").code() as u16;
+                self.promoted |= self.length == 0;
+                self.queue[usize::from(self.length)] = me;
+                self.length += 1;
+            }
+            "word.rise" if was != 0 => {
+                self.vain += u8::from(self.slept && self.vain < promised.turns);
+                (self.risen, self.starving, self.asleep, self.slept) = (true, false, false, false);
+            }
+            "word.slow-down" if was != 0 => {
+                self.starving = new & HEAD_AWAKE != 0;
+                (self.risen, self.asleep, self.slept) = (false, true, true);
+                if self.vain >= promised.turns && !self.starving {
+                    let vain = self.vain;
+                    return Err(format!("bypass: cpu {cpu}, woken {vain} times in vain, may be passed once more"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The head leaves with the lock.
+    fn pop(&mut self) {
+        self.queue.copy_within(1.., 0);
+        self.length -= 1;
+        self.queue[usize::from(self.length)] = 0;
+        if self.length == 0 {
+            self.slips = [0; MOST];
+        }
+        (self.promoted, self.risen, self.starving, self.asleep, self.slept) = (false, false, false, false, false);
+        self.vain = 0;
+    }
+
+    /// Somebody who is not the head takes the lock.
+    fn pass(&mut self, promised: Halting, cpu: usize, name: &str) -> Result<(), String> {
+        let Some(first) = self.first() else { return Ok(()) };
+        match name {
+            "word.try" if self.slips[cpu] >= promised.slips => {
+                return Err(format!("bypass: cpu {cpu} passes cpu {first} by a look once more"));
+            }
+            "word.try" => self.slips[cpu] += 1,
+            "word.steal" if self.risen || self.starving => {
+                let why = if self.risen { "is awake" } else { "starves" };
+                return Err(format!("bypass: cpu {cpu} steals the lock from cpu {first}, which {why}"));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, (cpu, nesting): (usize, u8), was: u32) -> Result<(), String> {
+        match self.first() {
+            Some(first) if !self.promoted => {
+                return Err(format!("promotion: cpu {cpu} unlocks, and cpu {first} does not know that it is the head"));
+            }
+            Some(first) if was == LOCKED && self.asleep => {
+                return Err(format!("wake: cpu {cpu} unlocks and leaves the head, cpu {first}, asleep"));
+            }
+            None if was == SLOW => return Err(format!("wake: cpu {cpu} unlocks a slow lock without a queue")),
+            _ => {}
+        }
+        if was == SLOW {
+            self.asleep = false;
+            let owed = &mut self.owed[cpu][usize::from(nesting)];
+            if std::mem::replace(owed, self.queue[0]) != 0 {
+                return Err(format!("kick: cpu {cpu} owes two kicks at a time"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The node of this code is made the head.
+    pub(crate) fn promoted(&mut self, cpu: usize, code: u16, is_new: bool, state: u32) -> Result<(), String> {
+        if self.promoted || self.queue[0] != code || !is_new {
+            let (to, first) = (cpu_of(code), cpu_of(self.queue[0]));
+            let again = if self.promoted { " again" } else { "" };
+            return Err(format!("promotion: cpu {cpu} makes cpu {to} the head{again}; first in line is {first}"));
+        }
+        self.promoted = true;
+        (self.asleep, self.slept) = (state != HEAD, state != HEAD);
+        Ok(())
+    }
+
+    /// A context has the node of this code say that its head is to get going. False if it is not the head, which sleeps.
+    pub(crate) fn wakes(&self, (cpu, nesting): (usize, u8), code: u16) -> bool {
+        self.owed[cpu][usize::from(nesting)] == code && self.queue[0] == code && self.slept
+    }
+
+    /// A context kicks somebody. Whom it owes a kick, which it does no longer.
+    pub(crate) fn kicks(&mut self, (cpu, nesting): (usize, u8)) -> Option<usize> {
+        let code = std::mem::take(&mut self.owed[cpu][usize::from(nesting)]);
+        (code != 0).then(|| cpu_of(code))
+    }
+
+    /// Somebody who owes a kick, and whom.
+    pub(crate) fn owes(&self) -> Option<(usize, usize)> {
+        let mut owed = self.owed.iter().enumerate().flat_map(|(cpu, owed)| owed.iter().map(move |&code| (cpu, code)));
+        owed.find(|&(_, code)| code != 0).map(|(cpu, code)| (cpu, cpu_of(code)))
+    }
+
+    pub(crate) fn bytes(&self, out: &mut Vec<u8>) {
+        self.queue[..usize::from(self.length)].iter().for_each(|code| out.extend_from_slice(&code.to_ne_bytes()));
+        let flags = [self.promoted, self.risen, self.starving, self.asleep, self.slept];
+        out.push(self.length);
+        out.push(flags.iter().fold(0, |bits, &flag| bits << 1 | u8::from(flag)));
+        out.push(self.vain);
+        out.extend_from_slice(&self.slips);
+        for (n, code) in self.owed.iter().flatten().enumerate().filter(|(_, code)| **code != 0) {
+            out.push(n as u8);
+            out.extend_from_slice(&code.to_ne_bytes());
+        }
+    }
+}
