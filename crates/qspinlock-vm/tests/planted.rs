@@ -1,6 +1,8 @@
 //! Planted bugs: what the checker is for is found. The library's own lock with one ordering taken away, and a small
-//! queued lock and a small lock whose waiters sleep, written here, with one mistake at a time.
+//! queued lock, a small lock whose waiters sleep and one whose virtual CPUs halt, written here, with one mistake at a time.
 
+#[path = "planted/halting.rs"]
+mod halting;
 #[path = "planted/lock.rs"]
 mod lock;
 #[path = "planted/sleepers.rs"]
@@ -15,7 +17,8 @@ use std::time::Duration;
 use lock::{Bug, Shared};
 use qspinlock::machine::Ordering::{self, Acquire, Relaxed, Release};
 use qspinlock_vm::check::{
-    CheckMachine, Lock, Model, Outcome, Program, Promises, Scenario, Search, Sleeping, Verdict, World, explore, replay,
+    CheckMachine, Halting, Lock, Model, Outcome, Program, Promises, Scenario, Search, Sleeping, Verdict, World,
+    explore, replay,
 };
 use watchdog::Watchdog;
 
@@ -203,6 +206,73 @@ fn a_mistake_with_sleepers_is_found() {
     for (bug, cpus) in [(Bug::ReleaseDoesNotLookAgain, 2), (Bug::UnlockDoesNotTell, 2), (Bug::AbandonedIsWoken, 3)] {
         let world = World::new(cpus, 1);
         let model = Model { promises: Promises::default(), ..model_of_sleepers(&world, bug, cpus, 1) };
+        assert_eq!(property(&explore(model, &limited())), "hang", "{bug:?}");
+    }
+    for &(bug, scenario, expected) in planted {
+        let outcome = outcome_of(bug, scenario);
+        println!("{bug:?} {scenario:?}: {} states, {:.1?}: {}", outcome.states, outcome.time, property(&outcome));
+        assert_eq!(property(&outcome), expected, "{bug:?} {scenario:?}: {:?}", outcome.verdict);
+        for scenario in smaller(scenario) {
+            assert_eq!(property(&outcome_of(bug, scenario)), "holds", "{bug:?} shows in {scenario:?} already");
+        }
+    }
+}
+
+fn model_of_halting<'w>(world: &'w World, bug: halting::Bug, cpus: usize, acquires: usize) -> Model<'w> {
+    let shared = Rc::new(halting::Shared::new(world, cpus));
+    let programs = (0..cpus).map(|cpu| {
+        let shared = shared.clone();
+        let section = move |_| shared.section(&CheckMachine::new(world, cpu), bug, cpus * acquires);
+        Program { sections: acquires, section: Box::new(section), interrupt: None }
+    });
+    Model {
+        world,
+        programs: programs.collect(),
+        symmetric: true,
+        interrupts: 0,
+        words: vec![shared.word.id()],
+        promises: Promises { halting: Some(Halting { turns: 1, slips: 0 }), ..Promises::default() },
+        ends_clean: true,
+    }
+}
+
+#[test]
+fn a_mistake_with_halted_cpus_is_found() {
+    use halting::Bug;
+    let planted: &[(Bug, (usize, usize), &str)] = &[
+        (Bug::MarkedAfterRelease, (2, 1), "wake"),
+        (Bug::NotMarked, (2, 2), "wake"),
+        (Bug::KickBeforeRelease, (2, 1), "wake"),
+        (Bug::KickBeforeWake, (2, 1), "wake"),
+        (Bug::NoKick, (2, 1), "hang"),
+        (Bug::KickAtPromotion, (2, 2), "kick"),
+        (Bug::KicksTheNewest, (3, 1), "wake"),
+        (Bug::AnnouncesAfterLooking, (2, 2), "hang"),
+        (Bug::PromotesByStore, (2, 2), "wake"),
+        (Bug::UnlocksByStore, (2, 1), "hang"),
+        (Bug::WakesAsWaiting, (2, 2), "hang"),
+        (Bug::WakesNobody, (2, 1), "hang"),
+        (Bug::TouchesAfterWake, (2, 1), "freed"),
+        (Bug::RisesInSecret, (2, 2), "bypass"),
+        (Bug::HeadSleepsAtAFreeLock, (2, 1), "wake"),
+        (Bug::NeverStarves, (2, 2), "bypass"),
+    ];
+    let _watchdog = Watchdog::after(Duration::from_secs(500), "mistakes with halted CPUs");
+    let outcome_of = |bug, (cpus, acquires)| {
+        let world = World::new(cpus, 1);
+        explore(model_of_halting(&world, bug, cpus, acquires), &limited())
+    };
+    for scenario in [(2, 1), (2, 2), (3, 1)] {
+        for correct in [Bug::None, Bug::NoneKicksWhomItChanged, Bug::NoneFrees] {
+            let outcome = outcome_of(correct, scenario);
+            println!("{correct:?} {scenario:?}: {} states, {:.1?}", outcome.states, outcome.time);
+            assert_eq!(property(&outcome), "holds", "{correct:?} {scenario:?}: {:?}", outcome.verdict);
+        }
+    }
+    // These break a promise first. That they also lose a wake-up shows where nothing is promised.
+    for bug in [Bug::NotMarked, Bug::KickBeforeRelease, Bug::KickBeforeWake, Bug::PromotesByStore] {
+        let world = World::new(3, 1);
+        let model = Model { promises: Promises::default(), ..model_of_halting(&world, bug, 3, 1) };
         assert_eq!(property(&explore(model, &limited())), "hang", "{bug:?}");
     }
     for &(bug, scenario, expected) in planted {
