@@ -269,6 +269,11 @@ pub unsafe trait Machine {
     /// hold `value` when it looks, once, before it sleeps. A kick that comes before is kept for the next wait, or for
     /// this one. May return at any time, so a caller looks again; returning at once is correct, and the default. What
     /// a kicker did before its kick is visible after the wait that it ends.
+    ///
+    /// An interrupt (in user space, a signal) whose handler waits itself may use up a kick that was meant for whom it
+    /// interrupted. So a wait that was interrupted ends, or looks again before it sleeps on. It leaves interrupts as it found
+    /// them, on or off: a halt that turns them on has to turn them off again where they were off, and only there. Where no
+    /// kick can arrive (in an NMI) it returns at once.
     #[track_caller]
     fn wait(&self, _cell: &Self::Cell, _value: u32, _access: Access, _until: Option<u64>) {}
 

@@ -2,6 +2,8 @@
 //!
 //! A failing schedule prints its seed; `QSPINLOCK_SEED=<seed>` runs it alone. `QSPINLOCK_SCHEDULES=<n>` runs more.
 
+#[path = "support/halting.rs"]
+mod halting;
 #[path = "support/monitors.rs"]
 #[allow(dead_code, reason = "each test file uses a part")]
 mod monitors;
@@ -11,12 +13,14 @@ mod vm;
 #[path = "support/watchdog.rs"]
 mod watchdog;
 
+use std::cell::Cell as StdCell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::time::Duration;
 
 use qspinlock::machine::Event;
-use qspinlock::slowpath::{Native, Parking, ParkingExact, SlowPath, TestAndSet};
+use qspinlock::slowpath::{Native, Paravirt, Parking, ParkingExact, SlowPath, TestAndSet};
 use vm::{Context, Failure, PATIENT, QueueOnly, SLEEPY, Sabotage, Setup, Step, Vm, World};
 use watchdog::Watchdog;
 
@@ -36,10 +40,22 @@ fn one<S: SlowPath<Vm, Error = Infallible> + 'static>(
 ) -> Result<Vec<Event>, Failure> {
     let (cpus, locks) = (3 + seed as usize % 6, NESTING + 1);
     let patience = if seed.is_multiple_of(2) { PATIENT } else { SLEEPY };
-    let setup = Setup { seed, cpus, locks, word: 0, interrupts, nesting: NESTING, sabotage, patience, stubborn: false };
+    let setup = Setup {
+        seed,
+        cpus,
+        locks,
+        word: 0,
+        interrupts,
+        nesting: NESTING,
+        sabotage,
+        patience,
+        stubborn: false,
+        hints: S::NAME == "paravirt",
+    };
     let monitors = match S::NAME {
         "parking" => monitors::of_sleepers(1),
         "parking-exact" => monitors::of_sleepers(0),
+        "paravirt" => halting::monitors(),
         _ => monitors::all(),
     };
 
@@ -148,6 +164,76 @@ fn parking_interrupted() {
     assert_reached(&tally, &[Event::Spurious, Event::NoNode, Event::Rescued]);
 }
 
+const HALTING: [Event; 8] = [
+    Event::Queued,
+    Event::SoleHead,
+    Event::HandOff,
+    Event::KickUnlock,
+    Event::WaitHead,
+    Event::WaitNode,
+    Event::KickWake,
+    Event::Bypassed,
+];
+
+#[test]
+fn paravirt() {
+    let tally = explore::<Paravirt>("paravirt", 0);
+    assert_reached(&tally, &HALTING);
+    assert_reached(&tally, &[Event::WaitEarly, Event::Step]);
+}
+
+#[test]
+fn paravirt_interrupted() {
+    let tally = explore::<Paravirt>("paravirt_interrupted", 60);
+    assert_reached(&tally, &HALTING);
+    assert_reached(&tally, &[Event::Spurious, Event::NoNode]);
+}
+
+/// CPU 0 takes no lock. The others leave their locks to it, one by one; some release them themselves.
+#[test]
+fn paravirt_guards_are_moved() {
+    let _watchdog = Watchdog::arm("paravirt_guards_are_moved", Duration::from_secs(300));
+    let mut tally: BTreeMap<Event, u64> = BTreeMap::new();
+    for seed in 0..500_u64 {
+        let cpus = 3 + seed as usize % 6;
+        let patience = if seed.is_multiple_of(2) { PATIENT } else { SLEEPY };
+        let setup = Setup {
+            seed,
+            cpus,
+            locks: 1,
+            word: 0,
+            interrupts: 0,
+            nesting: 0,
+            sabotage: None,
+            patience,
+            stubborn: false,
+            hints: true,
+        };
+        let sent = Rc::new(StdCell::new(0));
+        let task = move |world: &World<Paravirt>, cpu: usize| {
+            let all = 3 * (cpus - 1);
+            for _ in 0..if cpu == 0 { all } else { 3 } {
+                if cpu > 0 {
+                    let Ok(()) = world.locks[0].acquire_on(&world.vm);
+                    sent.set(sent.get() + 1);
+                } else {
+                    while sent.get() == 0 {
+                        world.shared().yield_now();
+                    }
+                    sent.set(sent.get() - 1);
+                    assert_eq!(sent.get(), 0, "exclusion: two guards at a time");
+                    // SAFETY: its owner has left it to this CPU.
+                    unsafe { world.locks[0].release_on(&world.vm) };
+                }
+            }
+        };
+        let events = vm::run::<Paravirt>(&setup, halting::monitors(), task, |_, _| ());
+        let events = events.unwrap_or_else(|failure| panic!("{failure:?}"));
+        events.into_iter().for_each(|event| *tally.entry(event).or_default() += 1);
+    }
+    assert_reached(&tally, &[Event::KickUnlock, Event::HandOff, Event::WaitHead, Event::WaitNode]);
+}
+
 /// What is wrong, and words of the complaint that it must cause.
 fn planted(what: &str, complaint: &str, sabotage: Sabotage) {
     planted_in::<QueueOnly>(what, complaint, sabotage);
@@ -202,5 +288,22 @@ fn planted_bugs_of_sleepers_are_noticed() {
     });
     planted_in::<Parking>("a grant is not given", "transition", |step, rng| {
         sometimes(step, "word.release-cold", rng, Some(step.old & !0xff))
+    });
+}
+
+#[test]
+fn planted_bugs_of_halting_are_noticed() {
+    let _watchdog = Watchdog::arm("planted_bugs_of_halting_are_noticed", Duration::from_secs(300));
+    planted_in::<Paravirt>("a kick is lost", "hang", |step, rng| sometimes(step, "kick", rng, None));
+    planted_in::<Paravirt>("a wake-up is lost", "hang", |step, rng| sometimes(step, "turn.wake", rng, None));
+    planted_in::<Paravirt>("a mark is lost", "asleep", |step, rng| sometimes(step, "word.mark-slow", rng, None));
+    planted_in::<Paravirt>("a promotion is lost", "nobody is the head", |step, rng| {
+        sometimes(step, "turn.promote", rng, None)
+    });
+    planted_in::<Paravirt>("an unlock writes the whole word", "transition", |step, rng| {
+        sometimes(step, "word.release-fast", rng, Some(0))
+    });
+    planted_in::<Paravirt>("a thief passes a head that is awake", "transition", |step, rng| {
+        sometimes(step, "word.rise", rng, Some(step.old))
     });
 }

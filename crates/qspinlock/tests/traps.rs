@@ -75,6 +75,7 @@ fn setup(seed: u64) -> Setup {
         sabotage: None,
         patience: PATIENT,
         stubborn: false,
+        hints: false,
     }
 }
 

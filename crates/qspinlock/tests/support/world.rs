@@ -33,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) patience: Patience,
     /// Whether a sleep goes on when a handler has interrupted it.
     pub(crate) stubborn: bool,
+    /// Whether CPUs seem to be preempted, now and then. Else nobody may ask.
+    pub(crate) hints: bool,
 }
 
 /// Waiters do everything that they may do, for some time.
@@ -122,6 +124,7 @@ pub(crate) fn run<S: SlowPath<Vm, Error = Infallible> + 'static>(
         sabotage: setup.sabotage,
         patience: setup.patience,
         stubborn: setup.stubborn,
+        hints: setup.hints,
         failure: RefCell::default(),
         handler: RefCell::default(),
         events: RefCell::default(),
