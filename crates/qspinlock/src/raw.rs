@@ -60,7 +60,7 @@ impl<M: Machine, S: SlowPath<M>> RawSpinLock<M, S> {
     #[must_use = "the lock is held only if this is true"]
     #[doc(alias = "queued_spin_trylock")]
     pub fn try_acquire_on(&self, _m: &M) -> bool {
-        S::try_only(&self.word)
+        S::try_acquire(&self.word) || S::try_past(&self.word)
     }
 
     /// Releases the lock.
@@ -112,7 +112,7 @@ impl<M: Machine, S: Sleeping<M>> RawSpinLock<M, S> {
     #[cold]
     #[inline(never)]
     pub(crate) fn acquire_until_slow(&self, m: &M, deadline: u64) -> bool {
-        S::acquire_until(m, &self.word, deadline)
+        S::try_past(&self.word) || S::acquire_until(m, &self.word, deadline)
     }
 }
 

@@ -38,6 +38,10 @@ unsafe impl<M: GlobalMachine<Cell = AtomicCell>> SlowPath<M> for Chosen {
         <ByLoad as SlowPath<M>>::try_acquire(word)
     }
 
+    fn try_past(word: &LockWord<AtomicCell>) -> bool {
+        <ByLoad as SlowPath<M>>::try_past(word)
+    }
+
     #[inline(always)]
     fn release(_m: &M, word: &LockWord<AtomicCell>) {
         sites::release::<M>(word);

@@ -58,8 +58,9 @@ unsafe impl<M: Machine> SlowPath<M> for ByLoad {
         word.try_acquire()
     }
 
-    fn try_only(word: &LockWord<M::Cell>) -> bool {
-        word.try_acquire() || chosen!(start::current(), S => <S as SlowPath<M>>::try_only(word))
+    // Kept out of the fast path of locking, which is the same for all.
+    fn try_past(word: &LockWord<M::Cell>) -> bool {
+        start::current() == SlowPathKind::Parking && <Parking as SlowPath<M>>::try_acquire(word)
     }
 
     #[inline(always)]

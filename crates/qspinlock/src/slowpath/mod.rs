@@ -81,11 +81,11 @@ pub unsafe trait SlowPath<M: Machine> {
         word.try_acquire()
     }
 
-    /// Takes the lock if that can be done at once, for a caller that will not wait. By default the fast path; where that
-    /// one gives up early, since the slow path would do the rest, this does the rest.
+    /// Takes the lock past those who wait, where who runs may pass; asked when [`try_acquire`](Self::try_acquire) has
+    /// failed. By default nobody may, or that one has done it already.
     #[inline(always)]
-    fn try_only(word: &LockWord<M::Cell>) -> bool {
-        Self::try_acquire(word)
+    fn try_past(_word: &LockWord<M::Cell>) -> bool {
+        false
     }
 
     /// Whether a lock of which this was seen is taken, for an observer: by default also if somebody merely waits, who is
