@@ -254,7 +254,7 @@ reasons! {
     /// Row 1.
     AskedFor = "asked for",
     /// Row 2.
-    Threads = "threads: the scheduler may take any of them away, so waiters sleep and running threads pass",
+    Preemptible = "threads: the scheduler may take any of them away, so waiters sleep and running threads pass",
     /// Row 3.
     OneCpuForThreads = "threads on one CPU: who spins keeps the owner from running, also on a CPU of one's own",
     /// Row 4.
@@ -312,7 +312,7 @@ pub const fn choose(facts: &Facts) -> Choice {
 
 const fn for_threads(facts: &Facts) -> (SlowPathKind, Reason) {
     if !facts.wishes.dedicated {
-        (SlowPathKind::Parking, Reason::Threads)
+        (SlowPathKind::Parking, Reason::Preemptible)
     } else if facts.cpus == 1 {
         (SlowPathKind::Parking, Reason::OneCpuForThreads)
     } else if facts.domains > 1 && !facts.hypervisor.is_there() {

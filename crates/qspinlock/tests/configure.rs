@@ -295,7 +295,7 @@ fn the_environment_names_the_slow_path_that_waiters_follow() {
     }
     for fits in [None, Some(""), Some("auto"), Some("nopvspin"), Some(" auto , nopvspin")] {
         let child = Child::run_by(TEST, fits, case);
-        assert_eq!(child.said(), "parking Threads InQueue", "{fits:?}");
+        assert_eq!(child.said(), "parking Preemptible InQueue", "{fits:?}");
         assert_eq!(child.complained(), "");
     }
     let said = Child::run_by(TEST, Some("dedicated"), case).said().to_owned();
@@ -307,7 +307,7 @@ fn the_environment_names_the_slow_path_that_waiters_follow() {
 fn a_slow_path_that_there_is_not_is_named_and_ignored() {
     const TEST: &str = "a_slow_path_that_there_is_not_is_named_and_ignored";
     let case = || {
-        assert_eq!((choice().slow_path, choice().reason), (SlowPathKind::Parking, Reason::Threads));
+        assert_eq!((choice().slow_path, choice().reason), (SlowPathKind::Parking, Reason::Preemptible));
         environment().expect_err("it is senseless").to_string()
     };
     for (text, why) in [
@@ -371,13 +371,13 @@ fn a_program_names_the_slow_path_that_waiters_follow() {
             alone(|| {
                 let all = Configuration::NONE.auto().nopvspin().patience(OTHER);
                 assert_eq!(configure(all), Ok(()));
-                assert_eq!((choice().slow_path, choice().reason), (SlowPathKind::Parking, Reason::Threads));
+                assert_eq!((choice().slow_path, choice().reason), (SlowPathKind::Parking, Reason::Preemptible));
                 assert_eq!((configuration(), Threads.patience(), waits()), (OTHER, OTHER, Waits::InQueue));
             });
             alone(|| {
                 assert_eq!(configure(Configuration::NONE.dedicated()), Ok(()));
                 assert_ne!(choice().reason, Reason::AskedFor, "what the environment wished for is gone");
-                assert_ne!(choice().reason, Reason::Threads);
+                assert_ne!(choice().reason, Reason::Preemptible);
             });
             String::new()
         });
@@ -418,10 +418,10 @@ fn with_other_threads_the_slow_path_stays() {
         // The harness has a thread beside this one.
         let named = Configuration::from(SlowPathKind::Native).patience(OTHER);
         let error = configure(named).expect_err("there are other threads");
-        assert_eq!(error, ConfigureError::Threads);
+        assert_eq!(error, ConfigureError::OtherThreads);
         let said = error.to_string();
         assert!(said.contains("call `configure` before the first one starts"), "{said}");
-        assert_eq!((choice().slow_path, choice().reason), (SlowPathKind::Parking, Reason::Threads));
+        assert_eq!((choice().slow_path, choice().reason), (SlowPathKind::Parking, Reason::Preemptible));
         assert_eq!((configuration(), Threads.patience()), (Patience::DEFAULT, Patience::DEFAULT));
         // Now somebody has asked for the parameters in order to wait.
         assert_eq!(configure(named), Err(ConfigureError::Late));
@@ -433,7 +433,7 @@ fn with_other_threads_the_slow_path_stays() {
 #[test]
 fn what_other_threads_hinder_may_be_tried_again() {
     Child::run_by("what_other_threads_hinder_may_be_tried_again", None, || {
-        assert_eq!(configure(SlowPathKind::Native), Err(ConfigureError::Threads));
+        assert_eq!(configure(SlowPathKind::Native), Err(ConfigureError::OtherThreads));
         assert_eq!(configure(Configuration::from(SlowPathKind::Parking).patience(OTHER)), Ok(()), "no change");
         assert_eq!((choice().reason, configuration()), (Reason::AskedFor, OTHER));
         String::new()
@@ -473,7 +473,7 @@ fn contradicting_wishes_change_nothing() {
             let error = configure(both).expect_err(why);
             assert!(matches!(error, ConfigureError::Wishes(_)) && error.to_string().starts_with(why), "{error}");
             assert_eq!(both.validate(), Err(error));
-            assert_eq!((choice().reason, configuration()), (Reason::Threads, Patience::DEFAULT));
+            assert_eq!((choice().reason, configuration()), (Reason::Preemptible, Patience::DEFAULT));
         }
         assert_eq!(configure(Configuration::from(Wishes::NONE).patience(OTHER)), Ok(()), "it may be tried again");
         String::new()

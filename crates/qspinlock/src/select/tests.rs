@@ -103,7 +103,7 @@ fn applies(row: &[&str], facts: &Facts) -> bool {
 
 const REASONS: [Reason; 17] = [
     Reason::AskedFor,
-    Reason::Threads,
+    Reason::Preemptible,
     Reason::OneCpuForThreads,
     Reason::OwnCpusManyNodes,
     Reason::OwnCpus,

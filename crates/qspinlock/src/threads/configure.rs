@@ -204,7 +204,7 @@ pub fn configure(configuration: impl Into<Configuration>) -> Result<(), Configur
 fn change_slow_path(wishes: Wishes) -> Result<(), ConfigureError> {
     let choice = choose(&facts::gather(wishes));
     if choice.slow_path != start::chosen().slow_path && facts::threads().is_some_and(|threads| threads > 1) {
-        return Err(ConfigureError::Threads);
+        return Err(ConfigureError::OtherThreads);
     }
     start::adopt(choice).map_err(|error| match error {
         AdoptError::Twice => ConfigureError::Twice,
@@ -257,7 +257,7 @@ pub enum ConfigureError {
     /// The wishes cannot be had together.
     Wishes(WishError),
     /// The slow path would change, and there are other threads.
-    Threads,
+    OtherThreads,
     /// The slow path would change, and the system refuses to have the code rewritten that follows the old one.
     Refused,
     /// It has been done already.
@@ -271,7 +271,7 @@ impl fmt::Display for ConfigureError {
         match self {
             Self::OutOfRange(error) => error.fmt(f),
             Self::Wishes(error) => error.fmt(f),
-            Self::Threads => f.write_str(
+            Self::OtherThreads => f.write_str(
                 "another slow path would be chosen while there are other threads: call `configure` before the first one \
                  starts, at the start of `main`",
             ),

@@ -46,7 +46,7 @@ static SAID: OnceLock<Said> = OnceLock::new();
 fn said() -> Said {
     *SAID.get_or_init(|| {
         let mut error = None;
-        let wishes = read(SLOW_PATH_VARIABLE, EnvironmentError::SlowPath, &mut error);
+        let wishes = read(SLOW_PATH_VARIABLE, EnvironmentError::Wishes, &mut error);
         let patience = read(ENVIRONMENT_VARIABLE, EnvironmentError::Parse, &mut error);
         if let Some(patience) = &patience {
             take_from_environment(patience);
@@ -150,7 +150,7 @@ pub enum EnvironmentError {
     /// [`ENVIRONMENT_VARIABLE`] was not understood.
     Parse(ParseError),
     /// [`SLOW_PATH_VARIABLE`] was not understood, or what it says cannot be had together.
-    SlowPath(WishError),
+    Wishes(WishError),
 }
 
 impl fmt::Display for EnvironmentError {
@@ -163,7 +163,7 @@ impl fmt::Display for EnvironmentError {
                 write!(f, "{variable}: it is not text: write `name=value`, separated by commas")
             }
             Self::Parse(error) => write!(f, "{ENVIRONMENT_VARIABLE}: {error}"),
-            Self::SlowPath(error) => write!(f, "{SLOW_PATH_VARIABLE}: {error}"),
+            Self::Wishes(error) => write!(f, "{SLOW_PATH_VARIABLE}: {error}"),
         }
     }
 }
