@@ -4,10 +4,11 @@ mod command;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use command::{Output, qspin};
+use command::{Output, qspin, run};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -93,7 +94,8 @@ fn this_machine() {
     let usable = seen["process"]["usable"].as_array().expect("Linux tells").len();
     assert!(usable >= 1 && usable <= online, "{seen:#}");
     assert_eq!(seen["choices"]["process"]["slow_path"], "parking");
-    assert!(["native", "test-and-set"].contains(&seen["choices"]["kernel"]["slow_path"].as_str().expect("a name")));
+    let kernel = seen["choices"]["kernel"]["slow_path"].as_str().expect("a name");
+    assert!(["native", "numa", "paravirt", "test-and-set"].contains(&kernel), "{kernel}");
     if (2..=16).contains(&usable) {
         let pairs = seen["line_transfer"].as_array().expect("measured");
         assert_eq!(pairs.len(), usable * (usable - 1) / 2);
@@ -121,7 +123,10 @@ fn nodes_caches_holes_and_offline_cpus() {
     assert_eq!(seen["process"]["affinity"], json!([1, 2, 3, 4, 5, 6, 16, 17, 18]));
     assert_eq!(seen["process"]["usable"], json!([1, 2, 3, 4, 6, 16, 17, 18]), "CPU 5 is off");
     assert_eq!(seen["hypervisor"]["present"], false);
-    assert_eq!(seen["choices"]["kernel"]["slow_path"], "native");
+    assert_eq!(seen["choices"]["kernel"]["slow_path"], "numa");
+    let who = json!({"cpus": 8, "domains": 2, "wishes": null});
+    assert_eq!(seen["facts"]["process"], who);
+    assert_eq!(seen["facts"]["kernel"], json!({"cpus": 12, "domains": 2, "wishes": null}), "and those that may come");
     let reason = seen["choices"]["kernel"]["reason"].as_str().expect("a reason");
     assert!(reason.contains("several memory nodes"), "{reason}");
     assert_eq!(seen["line_transfer"], Value::Null, "nothing is measured on paper");
@@ -148,6 +153,8 @@ fn a_guest_gets_another_lock_than_bare_metal() {
     assert_eq!(seen["choices"]["kernel"]["slow_path"], "test-and-set");
     assert_eq!(seen["choices"]["process"]["slow_path"], "parking");
     fake.write("sys/devices/system/cpu/online", "0\n");
+    assert_eq!(fake.json()["choices"]["kernel"]["slow_path"], "test-and-set", "others may come");
+    fake.write("sys/devices/system/cpu/possible", "0\n");
     assert_eq!(fake.json()["choices"]["kernel"]["slow_path"], "native", "one CPU");
 }
 
@@ -202,10 +209,15 @@ fn what_is_missing_is_unknown() {
         "/process/cgroup",
         "/process/usable",
         "/line_transfer",
-        "/choices/kernel",
+        "/facts/hypervisor",
+        "/facts/wait_kick",
+        "/facts/process/cpus",
+        "/facts/kernel/cpus",
+        "/facts/kernel/domains",
     ] {
         assert_eq!(seen.pointer(pointer), Some(&Value::Null), "{pointer} of {seen:#}");
     }
+    assert_eq!(seen["choices"]["kernel"]["slow_path"], "native", "what fits where nothing is known");
     assert_eq!(seen["warnings"], json!([]));
     let text = empty.probe(&[]);
     assert!(text.stdout.matches("unknown").count() >= 10, "{text:#?}");
@@ -249,6 +261,9 @@ fn wrong_usage() {
     for (args, told) in [
         (&["--root", "/does/not/exist"][..], "not a directory"),
         (&["--full", "--no-transfer"], "cannot be used with"),
+        (&["--facts", "/does/not/exist"], "--facts: /does/not/exist: "),
+        (&["--facts", "-", "--full"], "cannot be used with"),
+        (&["--facts"], "a value is required"),
         (&["--bogus"], "--bogus"),
         (&["extra"], "extra"),
     ] {
@@ -257,19 +272,146 @@ fn wrong_usage() {
         assert!(run.stderr.contains(told), "{args:?}: {run:#?}");
     }
     assert!(probe(&["--help"]).stdout.contains("qspin probe --json"));
+    assert!(probe(&["--help"]).stdout.contains("probe --facts -"));
+}
+
+/// With a variable in its environment.
+#[track_caller]
+fn probe_by(variable: &str, value: &str, args: &[&str]) -> Output {
+    let mut qspin = Command::new(env!("CARGO_BIN_EXE_qspin"));
+    run(qspin.arg("probe").args(args).env(variable, value).stdin(Stdio::null()), LIMIT)
 }
 
 #[test]
 fn an_environment_that_says_nothing_sensible_is_wrong_usage() {
-    let probe = |value: &str| {
-        let mut qspin = std::process::Command::new(env!("CARGO_BIN_EXE_qspin"));
-        qspin.arg("probe").env("QSPINLOCK_PARKING", value).output().expect("qspin runs")
-    };
-    for value in ["spun=3", "spin=fast", "poll=0", "yields"] {
-        let output = probe(value);
-        assert_eq!(output.status.code(), Some(2), "{value}");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains("QSPINLOCK_PARKING"), "{value}: {said}");
+    for (variable, value) in [
+        ("QSPINLOCK_PARKING", "spun=3"),
+        ("QSPINLOCK_PARKING", "spin=fast"),
+        ("QSPINLOCK_PARKING", "poll=0"),
+        ("QSPINLOCK_PARKING", "yields"),
+        ("QSPINLOCK", "fast"),
+        ("QSPINLOCK", "native,parking"),
+        ("QSPINLOCK", "paravirt,nopvspin"),
+    ] {
+        let output = probe_by(variable, value, &["--no-transfer"]);
+        assert_eq!(output.code, Some(2), "{value}");
+        assert!(output.stderr.contains(&format!("qspin: {variable}: ")), "{value}: {output:#?}");
     }
-    assert_eq!(probe("spin=400,yields=1").status.code(), Some(0));
+    assert_eq!(probe_by("QSPINLOCK_PARKING", "spin=400,yields=1", &["--no-transfer"]).code, Some(0));
+}
+
+#[test]
+fn wishes_are_this_process_s_and_not_a_kernel_s() {
+    for name in ["native", "numa", "paravirt", "parking", "test-and-set"] {
+        let seen = probe_by("QSPINLOCK", name, &["--no-transfer", "--json"]).json();
+        assert_eq!(seen["choices"]["process"], json!({"slow_path": name, "reason": "asked for"}));
+        assert_ne!(seen["choices"]["kernel"]["reason"], "asked for");
+        assert_eq!(
+            (&seen["facts"]["process"]["wishes"], &seen["facts"]["kernel"]["wishes"]),
+            (&json!(name), &Value::Null)
+        );
+    }
+    let seen = probe_by("QSPINLOCK", "dedicated", &["--no-transfer", "--json"]).json();
+    assert_ne!(seen["choices"]["process"]["reason"], "asked for");
+    assert_eq!(seen["facts"]["process"]["wishes"], "auto,dedicated");
+}
+
+/// `qspin probe --facts`, of a text on its standard input.
+#[track_caller]
+fn facts(text: &str) -> Output {
+    let fake = Fake::new(&[("facts.json", text)]);
+    let input = fs::File::open(fake.0.join("facts.json")).expect("written above");
+    let mut qspin = Command::new(env!("CARGO_BIN_EXE_qspin"));
+    run(qspin.args(["probe", "--json", "--facts", "-"]).stdin(input), LIMIT)
+}
+
+#[test]
+fn another_machine_gets_what_fits_it() {
+    for (text, process, kernel) in [
+        ("{}", "parking", "native"),
+        (r#"{"hypervisor": null, "process": null, "kernel": {"cpus": null}}"#, "parking", "native"),
+        (r#"{"hypervisor": "none", "kernel": {"cpus": 64, "domains": 4}}"#, "parking", "numa"),
+        (r#"{"hypervisor": "kvm", "wait_kick": true, "kernel": {"cpus": 64}}"#, "parking", "paravirt"),
+        (r#"{"hypervisor": "kvm", "wait_kick": false}"#, "parking", "test-and-set"),
+        (r#"{"hypervisor": "kvm", "wait_kick": true, "dedicated_hint": true}"#, "parking", "native"),
+        (r#"{"hypervisor": "kvm", "kernel": {"wishes": "nopvspin"}}"#, "parking", "native"),
+        (r#"{"hypervisor": "xen", "kernel": {"cpus": 2}}"#, "parking", "paravirt"),
+        (r#"{"hypervisor": "xen", "kernel": {"cpus": 1}}"#, "parking", "native"),
+        (
+            r#"{"hypervisor": "hyper-v", "local_apic": true, "cluster_ipi": true, "guest_idle": true}"#,
+            "parking",
+            "paravirt",
+        ),
+        (r#"{"hypervisor": "hyper-v", "local_apic": true, "guest_idle": true}"#, "parking", "test-and-set"),
+        (r#"{"hypervisor": "vmware", "process": {"wishes": "dedicated"}}"#, "native", "test-and-set"),
+        (r#"{"hypervisor": "none", "process": {"cpus": 8, "domains": 2, "wishes": "dedicated"}}"#, "numa", "native"),
+    ] {
+        let run = facts(text);
+        assert_eq!(run.code, Some(0), "{text}: {run:#?}");
+        let choices = &run.json()["choices"];
+        assert_eq!(choices["process"]["slow_path"], process, "{text}");
+        assert_eq!(choices["kernel"]["slow_path"], kernel, "{text}");
+    }
+}
+
+#[test]
+fn the_facts_of_this_machine_can_be_fed_back() {
+    for value in ["", "dedicated", "native", "nopvspin"] {
+        let seen = probe_by("QSPINLOCK", value, &["--no-transfer", "--json"]).json();
+        let again = facts(&seen["facts"].to_string());
+        assert_eq!(again.code, Some(0), "{again:#?}");
+        let again = again.json();
+        assert_eq!((&again["facts"], &again["choices"]), (&seen["facts"], &seen["choices"]), "{value}");
+    }
+}
+
+#[test]
+fn facts_as_text_and_from_a_file() {
+    let fake = Fake::new(&[("facts.json", r#"{"hypervisor": "kvm", "wait_kick": true, "kernel": {"cpus": 64}}"#)]);
+    let file = fake.0.join("facts.json");
+    let run = probe(&["--facts", file.to_str().expect("a plain name")]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    for what in ["kvm, wait_kick: yes", "64", "unknown", "a kernel there", "paravirt", "wait and kick"] {
+        assert!(run.stdout.contains(what), "{what} is missing: {run:#?}");
+    }
+}
+
+#[test]
+fn absurd_facts_are_named() {
+    for (text, told) in [
+        ("", "it is not JSON"),
+        ("{", "it is not JSON"),
+        ("[]", "it is []: write an object"),
+        (r#"{"cpu": 3}"#, "there is no field `cpu`: choose from hypervisor wait_kick"),
+        (r#"{"kernel": {"cpu": 3}}"#, "there is no field `kernel.cpu`: choose from cpus domains wishes"),
+        (r#"{"kernel": 64}"#, "`kernel` is 64: write an object"),
+        (r#"{"kernel": {"cpus": 0}}"#, "`kernel.cpus` is 0: write a whole number from 1 to 524288"),
+        (r#"{"kernel": {"cpus": -1}}"#, "`kernel.cpus` is -1: write"),
+        (r#"{"kernel": {"cpus": 2.5}}"#, "`kernel.cpus` is 2.5: write"),
+        (r#"{"kernel": {"cpus": "8"}}"#, "`kernel.cpus` is \"8\": write"),
+        (r#"{"kernel": {"cpus": 99999999999}}"#, "`kernel.cpus` is 99999999999: write"),
+        (r#"{"process": {"cpus": 4, "domains": 5}}"#, "`process.domains` is 5: write a whole number from 1 to 4"),
+        (
+            r#"{"hypervisor": "qemu"}"#,
+            "`hypervisor` is \"qemu\": choose from none kvm xen hyper-v vmware tcg other unknown",
+        ),
+        (r#"{"hypervisor": 3}"#, "`hypervisor` is 3: choose from"),
+        (r#"{"hypervisor": "kvm", "wait_kick": 1}"#, "`wait_kick` is 1: write true or false"),
+        (
+            r#"{"hypervisor": "xen", "wait_kick": true}"#,
+            "`wait_kick` is true, and `hypervisor` is xen: only `kvm` has it",
+        ),
+        (r#"{"guest_idle": true}"#, "`guest_idle` is true, and `hypervisor` is unknown: only `hyper-v` has it"),
+        (r#"{"kernel": {"wishes": "fast"}}"#, "`kernel.wishes`: there is no `fast`: choose from native"),
+        (r#"{"kernel": {"wishes": "paravirt,nopvspin"}}"#, "`kernel.wishes`: `paravirt` and `nopvspin` exclude"),
+        (r#"{"kernel": {"wishes": 3}}"#, "`kernel.wishes` is 3: write words"),
+    ] {
+        let run = facts(text);
+        assert_eq!(run.code, Some(2), "{text}: {run:#?}");
+        assert!(run.stderr.contains(told) && run.stderr.contains("--facts: -: "), "{text}: {run:#?}");
+        assert_eq!((run.stderr.lines().count(), run.stdout.as_str()), (1, ""), "{text}: {run:#?}");
+    }
+    let run = facts(&" ".repeat(70_000));
+    assert_eq!(run.code, Some(2), "{run:#?}");
+    assert!(run.stderr.contains("longer than 65536 bytes"), "{run:#?}");
 }

@@ -24,13 +24,14 @@ impl Output {
 /// Kills the command, and panics, if it has not ended by then.
 #[track_caller]
 pub(crate) fn qspin(args: &[&str], limit: Duration) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_qspin"))
-        .args(args)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary was built for this test");
+    run(Command::new(env!("CARGO_BIN_EXE_qspin")).args(args).stdin(Stdio::null()), limit)
+}
+
+/// The same for a command with an input or an environment of its own.
+#[track_caller]
+pub(crate) fn run(command: &mut Command, limit: Duration) -> Output {
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary was built for this test");
     // Read meanwhile: a full pipe would stop the command.
     let read = |mut pipe: Box<dyn Read + Send>| {
         thread::spawn(move || {
@@ -57,6 +58,6 @@ pub(crate) fn qspin(args: &[&str], limit: Duration) -> Output {
         stdout: stdout.join().expect("reader"),
         stderr: stderr.join().expect("reader"),
     };
-    assert!(status.is_some(), "qspin {} did not end within {limit:?}\n{output:#?}", args.join(" "));
+    assert!(status.is_some(), "{command:?} did not end within {limit:?}\n{output:#?}");
     output
 }
