@@ -13,7 +13,8 @@ use crate::threads::Threads;
 /// The raw lock of [`Mutex`]: 4 bytes, for the threads of a process.
 pub type RawMutex = RawSpinLock<Threads, Chosen>;
 
-/// A mutual exclusion lock for the threads of a process: 4 bytes beside the data. Waiters spin a little, yield, and sleep.
+/// A mutual exclusion lock for the threads of a process: 4 bytes beside the data. Waiters spin a little, yield, and sleep;
+/// unless the program or its user has [chosen](crate::configure) another slow path for all of them.
 ///
 /// A `lock_api` mutex, with its whole interface: `lock`, `try_lock`, `try_lock_for`, `is_locked`, mapped guards, fair
 /// unlocks. It has no poisoning: a panic under the guard unlocks. [`Condvar`](crate::Condvar) goes with it.
