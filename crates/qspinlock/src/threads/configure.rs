@@ -15,7 +15,7 @@ use crate::slowpath::parking::OutOfRange;
 use crate::start::{self, AdoptError};
 
 /// How a process waits for its locks: which slow path they have, and the parameters of waiting. What is not said stays as
-/// the environment has it, or as it is by default.
+/// the environment has it, or as it is by default. Wishes go together: who says one has said them all.
 ///
 /// ```
 /// use qspinlock::Configuration;
