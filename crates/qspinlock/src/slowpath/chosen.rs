@@ -13,7 +13,7 @@ use crate::select::SlowPathKind;
 use crate::start;
 use crate::word::{LockWord, Value};
 
-/// The chosen slow path, looked up each time. See the [module](self).
+/// The chosen slow path, looked up each time: one load that always finds the same.
 #[derive(Clone, Copy, Debug)]
 pub struct ByLoad;
 
