@@ -176,7 +176,9 @@ impl fmt::Display for AdoptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Twice => "a slow path has been adopted already: adopt one, once, when the system starts",
-            Self::Followed => "code has been rewritten to follow the choice: adopt a slow path before that is done, or loosen it first",
+            Self::Followed => {
+                "code follows the choice already: adopt a slow path before it does, or have it look up the choice again first"
+            }
             Self::Late => "somebody has waited for a lock already: adopt a slow path before anybody can",
         })
     }

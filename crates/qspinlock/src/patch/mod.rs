@@ -10,18 +10,14 @@
 //! tells which.
 //!
 //! # What may go wrong, and does not
-//! * **A site that is not as we know it** (a debugger's breakpoint, a linker with ideas of its own) is left alone. It
-//!   looks up
-//!   the choice, and is counted.
-//! * **Writing is refused**, half way or at once. Each site is wholly rewritten or not at all, and a site that looks up
-//!   the
+//! * **A site that is not as we know it** (a debugger's breakpoint, a linker with ideas of its own) is left alone. It looks
+//!   up the choice, and is counted.
+//! * **Writing is refused**, half way or at once. Each site is wholly rewritten or not at all, and a site that looks up the
 //!   choice agrees with one that follows it.
-//! * **The choice changes** after sites follow it ([`adopt`](crate::start::adopt)). An unlock by the old choice would
-//!   not wake
-//!   who waits by the new one. So the sites are first made to look up again ([`loosen_with`]); while that has not been done
-//!   for all of them, the choice cannot be changed.
-//! * **Another CPU runs into a site while it is rewritten**: when sites begin to follow, it finds the old instruction
-//!   or
+//! * **The choice changes** after sites follow it ([`adopt`](crate::start::adopt)). An unlock by the old choice would not
+//!   wake who waits by the new one. So the sites are first made to look up again ([`loosen_with`]); while that has not been
+//!   done for all of them, the choice cannot be changed.
+//! * **Another CPU runs into a site while it is rewritten**: when sites begin to follow, it finds the old instruction or
 //!   the new ones, see [`TextWriter`].
 //!
 //! # Several copies
@@ -237,8 +233,8 @@ pub unsafe trait TextWriter {
 pub fn follow_with<W: TextWriter>(writer: &mut W) -> Result<(), W::Error> {
     let kind = start::hold();
     let written = writer.write(&Edits { form: Some(kind) });
-    if written.is_err() && sites().all(|site| site.is_as(None) || !site.is_known()) {
-        start::let_go();
+    if written.is_err() {
+        let_go_if_loose();
     }
     written
 }
@@ -249,9 +245,16 @@ pub fn follow_with<W: TextWriter>(writer: &mut W) -> Result<(), W::Error> {
 /// # Errors
 /// The writer's. Then some sites may still follow the choice, and it cannot be changed.
 pub fn loosen_with<W: TextWriter>(writer: &mut W) -> Result<(), W::Error> {
-    writer.write(&Edits { form: None })?;
-    start::let_go();
-    Ok(())
+    let written = writer.write(&Edits { form: None });
+    let_go_if_loose();
+    written
+}
+
+/// Unknown code may be a breakpoint, and an old form beneath it.
+fn let_go_if_loose() {
+    if sites().all(|site| site.is_as(None)) {
+        start::let_go();
+    }
 }
 
 /// How the sites of this image stand.
