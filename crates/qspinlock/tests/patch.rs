@@ -1,4 +1,5 @@
-//! Call sites follow the choice: what stands there, that locks work whatever does, and what happens where code cannot be
+//! Call sites follow the choice: what stands there, that locks work whatever does, and what happens where code cannot
+//! be
 //! rewritten. Each case is a process of its own, since each process has one choice.
 
 #[path = "support/patching.rs"]
@@ -137,7 +138,7 @@ fn half_of_the_sites_follow_and_half_look_up() {
             assert_eq!(patch::follow_with(&mut Mem::new(sites / 2)), Err("full"));
             let status = patch::status();
             assert_eq!((status.following, status.looking_up), (sites / 2, sites - sites / 2), "{status}");
-            assert_eq!(patch::loosen_with(&mut Mem::new(1)), Err("full"));
+            assert_eq!(patch::loosen_with(&mut Mem::new(0)), Err("full"));
             adopt(kind).expect("a process loosens by its own means");
             assert_following();
             // Half of the other way, under contention.

@@ -1,2 +1,89 @@
+//! Sites in programs and libraries that are linked in other ways than a test is: a static program, and a shared library
+//! that is loaded while threads run. Each is built here, by the cargo that runs this test.
+
+#![cfg(target_os = "linux")]
+
+#[path = "support/watchdog.rs"]
+mod watchdog;
+
+use std::ffi::{CString, c_void};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use watchdog::Watchdog;
+
+/// Builds an example, with flags for the compiler. Returns the folder where it lies.
+fn build(example: &str, flags: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("linked-{example}"));
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args([
+        "build",
+        "--quiet",
+        "--offline",
+        "--manifest-path",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+    ]);
+    cargo.args(["--example", example, "--target", &target, "--target-dir"]).arg(&folder).env("RUSTFLAGS", flags);
+    if cfg!(feature = "portable") {
+        cargo.args(["--features", "portable"]);
+    }
+    let output = cargo.output().expect("cargo");
+    assert!(output.status.success(), "{output:?}");
+    folder.join(target).join("debug/examples")
+}
+
+#[cfg(target_env = "gnu")]
 #[test]
-fn x() {}
+fn a_static_program() {
+    let _watchdog = Watchdog::arm("a_static_program", Duration::from_secs(600));
+    let program = build("patched", "-C target-feature=+crt-static").join("patched");
+    let output = Command::new(&program).output().expect("it starts");
+    assert!(output.status.success(), "{output:?}");
+    let image = std::fs::read(program).expect("the program");
+    assert!(!image.windows(7).any(|text| text == b"libc.so"), "it is linked to nothing");
+}
+
+#[test]
+fn a_library_that_is_loaded_late() {
+    let _watchdog = Watchdog::arm("a_library_that_is_loaded_late", Duration::from_secs(600));
+    let path = build("patched_library", "").join("libpatched_library.so");
+    let path = CString::new(path.into_os_string().into_encoded_bytes()).expect("a path");
+    let is_over = AtomicBool::new(false);
+    // Other threads run, and use locks of this program's own copy.
+    static OURS: qspinlock::Mutex<u64> = qspinlock::Mutex::new(0);
+    std::thread::scope(|s| {
+        for _ in 0..2 {
+            s.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    *OURS.lock() += 1;
+                }
+            });
+        }
+        // SAFETY: a library of ours, whose constructor rewrites its own code.
+        let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        assert!(!library.is_null());
+        // SAFETY: functions of that library, of these types.
+        let (add, follows) = unsafe {
+            let find = |name: &std::ffi::CStr| {
+                let found: *mut c_void = libc::dlsym(library, name.as_ptr());
+                assert!(!found.is_null(), "{name:?}");
+                found
+            };
+            (
+                core::mem::transmute::<*mut c_void, extern "C" fn(u64) -> u64>(find(c"patched_library_add")),
+                core::mem::transmute::<*mut c_void, extern "C" fn() -> i32>(find(c"patched_library_follows")),
+            )
+        };
+        assert_eq!(follows(), 1);
+        let threads = [(); 3].map(|()| s.spawn(move || add(1000)));
+        for thread in threads {
+            assert!(thread.join().expect("it adds") >= 1000);
+        }
+        assert_eq!(add(0), 3000);
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert!(*OURS.lock() > 0);
+}

@@ -8,6 +8,7 @@ use crate::watchdog::Watchdog;
 const CASE: &str = "QSPINLOCK_TEST_CASE";
 
 /// Runs the test again in a process of its own, and there `case`. Does not return there.
+#[allow(dead_code, reason = "not every test needs it")]
 pub(crate) fn in_child(test: &'static str, case: impl FnOnce()) {
     in_child_of(test, "", case);
 }

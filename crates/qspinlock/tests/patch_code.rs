@@ -1,0 +1,162 @@
+//! The code at every site after the choice, decoded: the forms that the documentation says, direct branches to where
+//! they should lead, and no indirect one on the way to the slow path.
+
+#![cfg(all(target_arch = "x86_64", target_os = "linux", not(feature = "portable")))]
+
+#[path = "support/patching.rs"]
+mod patching;
+#[path = "support/watchdog.rs"]
+mod watchdog;
+
+use std::collections::BTreeSet;
+
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction};
+use patching::in_child_of;
+use qspinlock::patch::{self, Site, SiteKind};
+use qspinlock::select::SlowPathKind;
+use qspinlock::start::adopt;
+use qspinlock::threads::Threads;
+
+/// The instruction at an address of this program.
+fn decode(address: u64) -> Instruction {
+    // SAFETY: code of this program, and what follows it in the image.
+    let bytes = unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance::<u8>(address as usize), 15) };
+    Decoder::with_ip(64, bytes, address, DecoderOptions::NONE).decode()
+}
+
+/// The instructions of a site. They end where it ends.
+fn decode_site(site: Site) -> Vec<Instruction> {
+    let (mut at, end) = (site.address() as u64, (site.address() + site.present().len()) as u64);
+    let mut code = Vec::new();
+    while at < end {
+        let instruction = decode(at);
+        assert!(!is_indirect(&instruction), "{instruction}");
+        at = instruction.next_ip();
+        code.push(instruction);
+    }
+    assert_eq!(at, end, "{code:?}");
+    code
+}
+
+fn is_indirect(instruction: &Instruction) -> bool {
+    matches!(instruction.flow_control(), FlowControl::IndirectBranch | FlowControl::IndirectCall)
+}
+
+fn texts(code: &[Instruction]) -> Vec<String> {
+    code.iter().map(|instruction| format!("{:?}", instruction.code())).collect()
+}
+
+/// Whether the code from here on leads to `goal` by direct branches, having no indirect one in the function that begins
+/// here.
+fn leads_to(start: u64, goal: u64) -> bool {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![start]);
+    while let Some(at) = open.pop() {
+        if at == goal || !seen.insert(at) {
+            continue;
+        }
+        let instruction = decode(at);
+        assert!(!is_indirect(&instruction), "{at:#x}: {instruction}");
+        match instruction.flow_control() {
+            FlowControl::Return | FlowControl::Exception => {}
+            FlowControl::UnconditionalBranch => open.push(instruction.near_branch_target()),
+            FlowControl::ConditionalBranch => open.extend([instruction.near_branch_target(), instruction.next_ip()]),
+            FlowControl::Call => {
+                // Only the goal is of interest: others are called before it, to see what is chosen.
+                if instruction.near_branch_target() == goal {
+                    seen.insert(goal);
+                }
+                open.push(instruction.next_ip());
+            }
+            _ => open.push(instruction.next_ip()),
+        }
+    }
+    start == goal
+        || seen.contains(&goal)
+        || seen.iter().any(|at| {
+            let instruction = decode(*at);
+            instruction.flow_control() == FlowControl::UnconditionalBranch && instruction.near_branch_target() == goal
+        })
+}
+
+#[test]
+fn sites_are_the_chosen_code() {
+    for &kind in SlowPathKind::ALL {
+        in_child_of("sites_are_the_chosen_code", kind.name(), || {
+            adopt(kind).expect("nobody has waited");
+            let mut seen = [0, 0];
+            for site in patch::sites() {
+                let code = decode_site(site);
+                seen[usize::from(site.kind() == SiteKind::Release)] += 1;
+                match (site.kind(), kind) {
+                    (SiteKind::Acquire, _) => {
+                        assert_eq!(texts(&code), ["Call_rel32_64"]);
+                        let target = code[0].near_branch_target();
+                        assert_eq!(Some(target as usize), site.target(Some(kind)));
+                        assert!(leads_to(target, patch::slow_path::<Threads>(kind) as u64), "{target:#x}");
+                    }
+                    (_, SlowPathKind::Paravirt) => {
+                        assert_eq!(texts(&code), ["Call_rel32_64", "Jne_rel32_64", "Nopw"]);
+                        let target = code[0].near_branch_target();
+                        assert_eq!(Some(target as usize), site.target(Some(kind)));
+                        assert_eq!(Some(code[1].near_branch_target() as usize), site.target(None));
+                        assert_thunk(target);
+                    }
+                    (_, SlowPathKind::Parking) => {
+                        assert_eq!(texts(&code), ["Test_rm8_imm8", "Jne_rel32_64", "Mov_rm8_imm8"]);
+                        assert_eq!(code[0].to_string(), "test byte ptr [rdi+1],0FEh");
+                        assert_eq!(code[2].to_string(), "mov byte ptr [rdi],0");
+                        assert_eq!(Some(code[1].near_branch_target() as usize), site.target(None));
+                    }
+                    _ => {
+                        assert_eq!(texts(&code), ["Mov_rm8_imm8", "Nop_rm16"]);
+                        assert_eq!(code[0].to_string(), "mov byte ptr [rdi],0");
+                    }
+                }
+            }
+            assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+        });
+    }
+    // Something to record.
+    let lock = qspinlock::Mutex::new(0);
+    *lock.lock() += 1;
+}
+
+/// The unlock by one locked instruction. It keeps every register but the flags.
+fn assert_thunk(target: u64) {
+    let mut at = target;
+    let mut code = Vec::new();
+    while code.last() != Some(&Code::Retnq) {
+        let instruction = decode(at);
+        at = instruction.next_ip();
+        code.push(instruction.code());
+        if instruction.code() == Code::Cmpxchg_rm8_r8 {
+            assert_eq!(instruction.to_string(), "lock cmpxchg [rdi],cl");
+        }
+    }
+    let expected =
+        ["Push_r64", "Push_r64", "Mov_r32_imm32", "Xor_rm32_r32", "Cmpxchg_rm8_r8", "Pop_r64", "Pop_r64", "Retnq"];
+    assert_eq!(code.iter().map(|code| format!("{code:?}")).collect::<Vec<_>>(), expected);
+}
+
+/// Calls the thunk with a value in each register that may be lost, and compares them after.
+#[test]
+fn the_thunk_keeps_registers() {
+    use core::arch::asm;
+    let site = patch::sites().find(|site| site.kind() == SiteKind::Release).expect("a site");
+    let thunk = site.target(Some(SlowPathKind::Paravirt)).expect("it calls");
+    for (before, after) in [(0x1ff_fe01_u32, 0x1ff_fe00_u32), (0x1ff_fe03, 0x1ff_fe03)] {
+        let word = std::sync::atomic::AtomicU32::new(before);
+        let (mut a, mut c, mut d, mut s, mut r8, mut r9, mut r10, mut r11) =
+            (1_u64, 2_u64, 3_u64, 4_u64, 5_u64, 6_u64, 7_u64, 8_u64);
+        let (mut r12, mut r13, mut r14, mut target, mut di) = (9_u64, 10_u64, 11_u64, thunk, word.as_ptr());
+        // SAFETY: calls a function that changes the word and nothing else.
+        unsafe {
+            asm!("call r15", inout("rax") a, inout("rcx") c, inout("rdx") d, inout("rsi") s, inout("r8") r8, inout("r9") r9,
+                inout("r10") r10, inout("r11") r11, inout("r12") r12, inout("r13") r13, inout("r14") r14,
+                inout("r15") target, inout("rdi") di);
+        }
+        assert_eq!([a, c, d, s, r8, r9, r10, r11, r12, r13, r14], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+        assert_eq!((target, di), (thunk, word.as_ptr()));
+        assert_eq!(word.into_inner(), after);
+    }
+}
