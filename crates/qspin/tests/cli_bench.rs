@@ -313,6 +313,24 @@ fn a_quick_run_says_what_it_leaves_out() {
     assert!(rounds_of("parking-exact").is_empty(), "it is there for tests");
 }
 
+/// What has been chosen is measured, in both forms, beside what it stands for; and what the choice took.
+#[test]
+fn the_choice_has_a_price() {
+    let locks = ["--lock", "chosen,chosen-by-load,parking"];
+    let output = bench(&[&locks[..], &["--scenario", "alone-hot", "--rounds", "1", "--seconds", "0.01"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    if cfg!(target_arch = "x86_64") {
+        for figure in ["chosen / chosen-by-load", "chosen / parking", "chosen-by-load / parking"] {
+            assert!(stdout(&output).contains(figure), "no '{figure}' in: {}", stdout(&output));
+        }
+    }
+    if cfg!(target_os = "linux") {
+        let text = stdout(&output);
+        let start = text.lines().find(|line| line.contains("all constructors of this program"));
+        assert!(start.is_some_and(|line| line.contains("n = 31")), "{text}");
+    }
+}
+
 #[test]
 fn the_trade_off_turns_one_knob_at_a_time_and_draws_it() {
     let folder = Folder::new("tradeoff");

@@ -16,6 +16,7 @@ mod programs;
 mod report;
 mod row;
 mod session;
+mod start;
 mod stats;
 mod table;
 mod tradeoff;
@@ -153,7 +154,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let groups = verdict::groups(&compared);
     let noise = watch.finish(&outcome, &groups);
-    let figures = figures::figures(&compared);
+    let starts = session.entries.iter().any(|entry| entry.lock == LockName::Chosen);
+    let figures = figures::figures(&compared, starts.then(start::measure).flatten());
     let events = stats::per_thousand(&groups, &compared);
     if let Some(file) = report {
         let facts = machine::describe(clock, &allowed);

@@ -270,6 +270,21 @@ mod tests {
     }
 
     #[test]
+    fn the_forms_of_a_lock_are_measured_where_they_differ() {
+        let told = |scenario, lock| {
+            let cells = cells(&[scenario], None, true, 2).cells;
+            cells.into_iter().filter(|cell| cell.tells(lock, 1, 2)).count()
+        };
+        for lock in [LockName::Chosen, LockName::ChosenByLoad] {
+            assert_eq!(told(Scenario::AloneHot, lock), 1);
+            assert_eq!(told(Scenario::Contended, lock), SECTIONS_NS.len());
+            assert_eq!(told(Scenario::Oversubscribed, lock), 1);
+            assert_eq!(told(Scenario::Map, lock) + told(Scenario::Channel, lock), 0);
+        }
+        assert_eq!(told(Scenario::Contended, LockName::Paravirt), SECTIONS_NS.len() * THINKS_NS.len());
+    }
+
+    #[test]
     fn a_lock_that_spins_meets_a_crowd_once() {
         let crowd = cells(&[Scenario::Oversubscribed], None, true, 2).cells[0];
         assert!(crowd.tells(LockName::Mcs, 0, 2) && !crowd.tells(LockName::Mcs, 1, 2));

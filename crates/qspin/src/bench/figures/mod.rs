@@ -1,5 +1,6 @@
 //! The figures that sum a run up, each with the goal it is held against: what the README quotes.
 
+mod choice;
 mod native;
 mod parking;
 
@@ -12,6 +13,7 @@ use qspinlock::queue::Slot;
 use super::memory::slots_of;
 use super::plan::{Cell, Scenario};
 use super::row::{Placement, Row};
+use super::start::Start;
 use super::verdict::{Group, groups, median, ratios};
 use crate::locks::{LockName, size_of_lock};
 use crate::ui::{Tone, digits};
@@ -81,9 +83,10 @@ impl fmt::Display for Goal {
 }
 
 /// All blocks that this run has figures for: what is held against goals first.
-pub(super) fn figures(rows: &[Row]) -> Vec<Block> {
+pub(super) fn figures(rows: &[Row], start: Option<Start>) -> Vec<Block> {
     let settings = settings(rows);
-    let blocks = parking::blocks(&settings).into_iter().chain(native::blocks(&settings)).chain([memory()]);
+    let locks = parking::blocks(&settings).into_iter().chain(native::blocks(&settings));
+    let blocks = locks.chain(choice::blocks(&settings, start)).chain([memory()]);
     blocks.filter(|block| !block.figures.is_empty()).collect()
 }
 
