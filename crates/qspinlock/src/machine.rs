@@ -57,7 +57,7 @@ impl Access {
 
 /// A 32-bit word that several CPUs may access at once.
 ///
-/// All accesses have one width. The last three methods act on one byte alone and have portable forms that are 32-bit
+/// All accesses have one width. The last four methods act on one byte alone and have portable forms that are 32-bit
 /// atomics; an instruction set may do better, within the contract that each states.
 ///
 /// Every method is `#[track_caller]`, so that an implementation which records accesses knows their place in the
@@ -116,6 +116,15 @@ pub unsafe trait Cell {
     #[track_caller]
     fn store_low8(&self, value: u8, access: Access) {
         let _ = self.update(access, |v| Some((v & !0xff) | u32::from(value)));
+    }
+
+    /// Takes 1 from the low byte, which is not 0; the other bits are kept. True if it is 0 now.
+    ///
+    /// As seen by every CPU: one `update`. Real machines have an instruction for it, which others cannot hold up as they
+    /// can a compare-and-swap loop.
+    #[track_caller]
+    fn count_down_low8(&self, access: Access) -> bool {
+        self.update(access, |v| Some(v - 1)).is_ok_and(|old| old as u8 == 1)
     }
 }
 

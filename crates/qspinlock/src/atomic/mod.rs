@@ -1,6 +1,6 @@
 //! Real cells: an `AtomicU32`, and what an instruction set does better on its low byte.
 //!
-//! The three low-byte operations have 32-bit forms, the defaults of [`Cell`]. Where an instruction does exactly what
+//! The four low-byte operations have 32-bit forms, the defaults of [`Cell`]. Where an instruction does exactly what
 //! one of those does, as seen by every other CPU, a file per instruction set may use it. Mixing atomics of several
 //! widths on one location is undefined behaviour in Rust, so those files are inline assembly, which the compiler
 //! treats as opaque; why the machine gives the right order is said at each.
@@ -86,6 +86,18 @@ unsafe impl Cell for AtomicCell {
     #[inline(always)]
     fn store_low8(&self, value: u8, _access: Access) {
         x86_64::store_low8(&self.0, value);
+    }
+
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable"), not(miri)))]
+    #[inline(always)]
+    fn count_down_low8(&self, _access: Access) -> bool {
+        x86_64::count_down_low8(&self.0)
+    }
+
+    #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"), not(miri))))]
+    #[inline(always)]
+    fn count_down_low8(&self, access: Access) -> bool {
+        self.0.fetch_sub(1, access.order) as u8 == 1
     }
 
     #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"), not(miri))))]

@@ -10,7 +10,8 @@
 //! * a byte store of `v` takes effect at one moment, at which it changes the low byte and keeps the rest: the same
 //!   as an atomic update of the word at that moment. It is a release, as every store is, and what is read from a
 //!   word changed by it is ordered after all earlier stores of its CPU;
-//! * a locked byte compare-and-swap is a 32-bit one whose other bits are whatever they are at that moment;
+//! * a locked byte compare-and-swap is a 32-bit one whose other bits are whatever they are at that moment; so is a locked
+//!   decrement of a byte that is not 0;
 //! * a load of bits 8-15 may be satisfied before an earlier byte store of this CPU is visible, which the contract of
 //!   `load_byte1` allows.
 
@@ -64,6 +65,22 @@ pub(super) fn store_low8(word: &AtomicU32, value: u8) {
             options(nostack, preserves_flags),
         );
     }
+}
+
+/// Takes 1 from byte 0, which is not 0. True if it is 0 now. Locked, so sequentially consistent.
+#[inline(always)]
+pub(super) fn count_down_low8(word: &AtomicU32) -> bool {
+    // SAFETY: writes byte 0 of a live word. No `nomem`: what came before must not move after it.
+    unsafe {
+        asm!(
+            "lock dec byte ptr [{p}]",
+            "jnz {left}",
+            p = in(reg) word.as_ptr(),
+            left = label { return false },
+            options(nostack),
+        );
+    }
+    true
 }
 
 /// Asks for the line of a word, to write to it. A hint: no access, no order; without the feature a no-op.

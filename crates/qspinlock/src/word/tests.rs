@@ -215,6 +215,23 @@ fn agrees<C: Cell>(cell: C, mut model: Model, steps: &[Step]) -> Result<(), Test
     steps.iter().try_for_each(|&step| take(&word, &mut model, step))
 }
 
+/// The unlock where virtual CPUs wait: the low byte counts, and nothing else moves.
+fn counts_down<C: Cell>(cell: &C, above: u32) {
+    for (byte, left) in [(1, 0), (2, 1), (3, 2), (255, 254)] {
+        cell.store(above << 8 | byte, PEEK);
+        assert_eq!(cell.count_down_low8(PEEK), left == 0, "{byte}");
+        assert_eq!(cell.load(PEEK), above << 8 | left, "{byte}");
+    }
+}
+
+#[test]
+fn counting_down_keeps_the_other_bits() {
+    for above in [0, 1, 0xab_cdef, 0xff_ffff] {
+        counts_down(&Plain::default(), above);
+        counts_down(&AtomicCell::default(), above);
+    }
+}
+
 proptest! {
     #[test]
     fn portable_low_byte_operations_agree_with_the_model(
