@@ -8,7 +8,7 @@
 //! ```
 //!
 //! * *locked*: 0 free, 1 held, 3 *slow*: held, and the first in the queue sleeps, or is about to. The unlock wakes it.
-//!   2 is held, too: by an unlock that has found 3.
+//!   2 is held, too: by an unlock that has found 3 and counted down. So is 1 then, if it counts once more.
 //! * *H*, the head is awake: nobody else may take the lock. Set by the first in the queue while it spins; and by one that
 //!   has been passed too often, also while it sleeps.
 //! * *newest*: the last in the queue.

@@ -3,7 +3,7 @@
 //! | | in the file | native, numa, test-and-set | paravirt | parking |
 //! |---|---|---|---|---|
 //! | acquire, 5 bytes | `call look_up` | `call native` | `call paravirt` | `call parking` |
-//! | release, 13 bytes | `jmp cold` | `mov byte [rdi], 0` | `call release_fast` | `test byte [rdi + 1], 0xfe` |
+//! | release, 13 bytes | `jmp cold` | `mov byte [rdi], 0` | `lock dec byte [rdi]` | `test byte [rdi + 1], 0xfe` |
 //! | | | | `jne cold` | `jne cold` |
 //! | | | | | `mov byte [rdi], 0` |
 //!
@@ -20,7 +20,9 @@
 //! * `test`, `jne`, `mov` are `LockWord::release_hot`: 0xfe is its mask, moved to the second byte. What refuses goes to
 //!   the
 //!   cold block, which tries the same again and then does what the slow path does.
-//! * `release_fast` is `LockWord::release_fast`, a locked compare-and-swap of the byte; it reports in ZF.
+//! * `lock dec byte [rdi]` is `LockWord::release_fast`, as `atomic/x86_64.rs` has it. The cold block counts down once more:
+//!   from 2 to 1, which is held as well, until the slow unlock stores 0. Three bytes in the place of a call that would have
+//!   to preserve registers.
 //!
 //! # The record
 //! Offsets from their own place: to the site, and to where each form goes. So the section is read-only, is the same
@@ -58,7 +60,6 @@ pub(crate) struct Record {
     /// Acquire: the look-up. Release: the cold block.
     in_file: i32,
     native: i32,
-    /// Release: `release_fast`.
     paravirt: i32,
     parking: i32,
     test_and_set: i32,
@@ -94,8 +95,8 @@ impl Record {
             (Some(Native | Numa), KIND_ACQUIRE) => &self.native,
             (Some(TestAndSet), KIND_ACQUIRE) => &self.test_and_set,
             (Some(Parking), KIND_ACQUIRE) => &self.parking,
-            (Some(Parking), _) => &self.in_file,
-            (Some(Paravirt), _) => &self.paravirt,
+            (Some(Paravirt), KIND_ACQUIRE) => &self.paravirt,
+            (Some(Parking | Paravirt), _) => &self.in_file,
             (Some(Native | Numa | TestAndSet), _) => return None,
         };
         Some(from_here(offset))
@@ -111,7 +112,7 @@ impl Record {
         match form {
             None => code.branch(JMP, from_here(&self.in_file))?,
             Some(SlowPathKind::Paravirt) => {
-                code.branch(CALL, from_here(&self.paravirt))?;
+                code.push(COUNT_DOWN);
                 code.branch(JNE, from_here(&self.in_file))?;
             }
             Some(SlowPathKind::Parking) => {
@@ -131,15 +132,17 @@ const JMP: &[u8] = &[0xe9];
 const JNE: &[u8] = &[0x0f, 0x85];
 /// `test byte ptr [rdi + 1], 0xfe`
 const TEST_AWAITED: &[u8] = &[0xf6, 0x47, 0x01, 0xfe];
+/// `lock dec byte ptr [rdi]`
+const COUNT_DOWN: &[u8] = &[0xf0, 0xfe, 0x0f];
 /// `mov byte ptr [rdi], 0`
 const STORE_FREE: &[u8] = &[0xc6, 0x07, 0x00];
 /// One instruction that does nothing, of each length that is needed.
 const NOPS: [&[u8]; 11] = [
     &[],
-    &[0x90],
-    &[0x66, 0x90],
     &[],
     &[],
+    &[],
+    &[0x0f, 0x1f, 0x40, 0],
     &[],
     &[],
     &[],

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "inline assembly: code that is rewritten, and a section of the image")]
 
-use core::arch::{asm, naked_asm};
+use core::arch::asm;
 
 use super::{Record, entry};
 use crate::atomic::AtomicCell;
@@ -68,7 +68,7 @@ pub(crate) fn acquire<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<Atomi
 #[inline(always)]
 pub(crate) fn release<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<AtomicCell>) {
     // SAFETY: every form releases the lock, which the caller holds, or goes to the block that does; and changes no
-    // register but the flags. Not `nostack`: a form may call. Not `nomem`: what came before must not move after it.
+    // register but the flags. Not `nomem`: what came before must not move after it.
     unsafe {
         asm!(
             ".set .Lqspinlock_here, .",
@@ -82,31 +82,12 @@ pub(crate) fn release<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<Atomi
             ".long 29b - .",
             ".long 2",
             ".long {cold} - .",
-            ".long 0",
-            ".long {release_fast}@PLT - .",
-            ".long 0, 0",
+            ".long 0, 0, 0, 0",
             ".popsection",
             in("rdi") core::ptr::from_ref(word),
             cold = label { entry::release::<M>(word) },
-            release_fast = sym release_fast,
         );
     }
-}
-
-/// `LockWord::release_fast` of the word in `rdi`. ZF: it is released. Preserves every register.
-#[unsafe(naked)]
-extern "C" fn release_fast() {
-    naked_asm!(
-        "push rax",
-        "push rcx",
-        "mov eax, 1",
-        "xor ecx, ecx",
-        "lock cmpxchg byte ptr [rdi], cl",
-        // Neither changes a flag.
-        "pop rcx",
-        "pop rax",
-        "ret",
-    )
 }
 
 /// What the sites of this image recorded.
