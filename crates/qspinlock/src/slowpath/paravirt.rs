@@ -140,6 +140,10 @@ const WAKE: Access = Access::relaxed("turn.wake", "sleepers.newest has acquired 
 /// Takes the lock while no head is awake, for a while. A queue without a head to wait for is one to be in front of.
 fn steal<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> bool {
     if patience.spin > 0 {
+        // Before the time is asked for: behind a sleeping head the lock is mostly free.
+        if word.steal() {
+            return true;
+        }
         let budget = Budget::Until(m.now().saturating_add(patience.spin.into()));
         while word.watch(m, budget, |v| v.is_for_thieves() || v.is_head_awake()) {
             if word.steal() {
