@@ -1,4 +1,5 @@
-//! Bugs that earlier queued spinlocks shipped, and where it is checked that this one has not got them.
+//! Bugs that earlier queued spinlocks shipped, and where it is checked that this one has not got them. (1 to 4, 9 and 12 of
+//! virtual CPUs: `traps_paravirt.rs`.)
 //!
 //! | # | the bug | here |
 //! |---|---|---|

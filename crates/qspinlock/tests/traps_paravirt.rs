@@ -163,3 +163,33 @@ fn trap_09_a_nested_sleep_uses_up_the_kick_of_the_one_beneath() {
     let failure = (0..200).find_map(|seed| run(seed, true).err()).expect("no handler used up a kick");
     assert!(failure.what.starts_with("hang"), "{failure:?}");
 }
+
+/// A halt turns interrupts on for as long as it lasts, and leaves them as they were: an acquire does not change them. On a
+/// machine whose halt does not turn them off again, it does.
+#[test]
+fn trap_12_a_halt_leaves_interrupts_as_they_were() {
+    let _watchdog = Watchdog::arm("trap_12", Duration::from_secs(120));
+    let run = |seed, stubborn| {
+        let task = |world: &World<Paravirt>, cpu: usize| {
+            for n in 0..3 {
+                let off = (cpu + n) % 2 == 0;
+                world.shared().mask(off);
+                world.section(0);
+                assert_eq!(world.shared().mask(false), off, "interrupts are not as they were");
+            }
+        };
+        let handler = |world: &World<Paravirt>, who: Context| {
+            let off = world.shared().mask(who.depth > 1);
+            assert!(!off, "an interrupt while they are off");
+            world.section(who.depth);
+            world.shared().mask(false);
+        };
+        let setup = Setup { nesting: 2, stubborn, ..setup(seed, SLEEPY) };
+        vm::run(&setup, halting::monitors(), task, handler)
+    };
+    for seed in 0..300 {
+        run(seed, false).unwrap_or_else(|failure| panic!("{failure:?}"));
+    }
+    let says = |failure: Failure| failure.what.contains("not as they were");
+    assert!((0..300).any(|seed| run(seed, true).is_err_and(says)), "no halt turned interrupts on");
+}

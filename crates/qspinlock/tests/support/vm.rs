@@ -99,6 +99,8 @@ pub(crate) struct Shared {
 struct Own {
     yielder: StdCell<Option<*const Yielder<Wake, Pause>>>,
     depth: StdCell<usize>,
+    /// Interrupts are off.
+    masked: StdCell<bool>,
     /// When it last loaded. On x86-64 loads stay in order, so no later load sees what was before.
     loaded: StdCell<u64>,
 }
@@ -150,6 +152,13 @@ impl Shared {
     /// then the kick that was meant for this sleep has ended that one.
     fn sleep(&self, token: &VmCell, naps: bool) {
         let Some(cpu) = self.running.get() else { return };
+        // A halt turns interrupts on, and must leave them as they were.
+        let masked = self.cpus[cpu].masked.replace(false);
+        self.sleep_unmasked(cpu, token, naps);
+        self.cpus[cpu].masked.set(masked && !self.stubborn);
+    }
+
+    fn sleep_unmasked(&self, cpu: usize, token: &VmCell, naps: bool) {
         while !self.stopped.get() && token.value.replace(0) == 0 && !(naps && self.random(16) == 0) {
             let why = if naps { Pause::Ready } else { Pause::Blocked(token.value.clone(), 0) };
             let yielder = self.cpus[cpu].yielder.get().expect("a running CPU has started");
@@ -166,6 +175,11 @@ impl Shared {
     /// Lets others run.
     pub(crate) fn yield_now(&self) {
         self.pause(None);
+    }
+
+    /// Turns interrupts of the CPU that runs off, or on. Whether they were off.
+    pub(crate) fn mask(&self, off: bool) -> bool {
+        self.cpus[self.who().cpu].masked.replace(off)
     }
 
     pub(crate) fn random(&self, below: usize) -> usize {

@@ -204,7 +204,11 @@ fn schedule(setup: &Setup, s: &Shared, mut cpus: Vec<Coroutine<Wake, Pause, ()>>
         if interrupts > 0 && s.random(8) == 0 {
             // Also one that waits.
             let victim = s.random(cpus.len());
-            if cpus[victim].started() && states[victim].is_some() && s.cpus[victim].depth.get() < setup.nesting {
+            if cpus[victim].started()
+                && states[victim].is_some()
+                && s.cpus[victim].depth.get() < setup.nesting
+                && !s.cpus[victim].masked.get()
+            {
                 (cpu, wake) = (victim, Wake::Interrupt);
                 interrupts -= 1;
             }
