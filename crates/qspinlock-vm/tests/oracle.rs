@@ -162,6 +162,7 @@ fn no_reduction_changes_what_a_lock_does() {
         (Lock::ParkingExact, 2, 1),
         (Lock::ParkingExact, 2, 2),
         (Lock::Parking, 2, 1),
+        (Lock::Paravirt, 2, 1),
     ];
     for (lock, cpus, acquires) in scenarios {
         let scenario = Scenario::new(lock, cpus, acquires).waiting(Waiting::Sleepers);
@@ -191,7 +192,7 @@ fn no_reduction_changes_what_a_lock_does() {
 #[test]
 fn no_presumption_hides_a_missing_order() {
     let _watchdog = Watchdog::after(Duration::from_secs(300), "missing orders without presumptions");
-    for (lock, cpus, acquires) in [(Lock::Native, 2, 2), (Lock::ParkingExact, 2, 1)] {
+    for (lock, cpus, acquires) in [(Lock::Native, 2, 2), (Lock::ParkingExact, 2, 1), (Lock::Paravirt, 2, 1)] {
         let scenario = Scenario::new(lock, cpus, acquires);
         let breaks = |search: &Search| match scenario.explore(search).verdict {
             Verdict::Holds => false,
