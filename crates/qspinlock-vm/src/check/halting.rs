@@ -1,5 +1,5 @@
-//! Who waits in the queue of a lock for virtual CPUs, who is the head and whether it sleeps, and who owes it a kick: judged
-//! from the steps on the word, and from promotions and kicks.
+//! Who waits in the queue of a lock for virtual CPUs, who is the head and whether it sleeps, and who owes it a kick:
+//! judged from the steps on the word, and from promotions and kicks.
 
 use qspinlock::word::Value;
 
@@ -163,7 +163,8 @@ impl Halted {
         Ok(())
     }
 
-    /// A context has the node of this code say that its head is to get going. False if it is not the head, which sleeps.
+    /// A context has the node of this code say that its head is to get going. False if it is not the head, which
+    /// sleeps.
     pub(crate) fn wakes(&self, (cpu, nesting): (usize, u8), code: u16) -> bool {
         self.owed[cpu][usize::from(nesting)] == code && self.queue[0] == code && self.slept
     }

@@ -6,17 +6,17 @@ use std::rc::Rc;
 use std::str::FromStr;
 
 use qspinlock::RawSpinLock;
-use qspinlock::machine::{Access, Cell, Machine};
 use qspinlock::slowpath::{Native, Paravirt, Parking, ParkingExact, SlowPath, TestAndSet};
 
 use super::automaton::Program;
 use super::ghost::Promises;
 use super::halting::Halting;
-use super::machine::{CheckCell, CheckMachine, Plain, Waiting, World, free};
+use super::machine::{CheckMachine, Plain, Waiting, World};
 use super::model::{MAX_CPUS, MAX_WORDS, Model, Outcome, Search};
 use super::search::{explore, replay};
 use super::sleepers::Sleeping;
 use super::trace::Trace;
+use super::usage::{Beside, Usage};
 
 macro_rules! locks {
     ($($(#[doc = $about:literal])* $variant:ident = $path:ty, fifo: $fifo:literal, bypass: $bypass:literal $(, holes: $holes:literal)? $(, slips: $slips:literal)?;)*) => {
@@ -100,43 +100,6 @@ pub enum Handler {
     Other,
     /// Tries the same lock, and does a section if it gets it. Waiting for it could be waiting for whom it interrupted.
     Same,
-}
-
-/// What is done with a lock beside taking and releasing it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Usage {
-    /// Nothing.
-    Plain,
-    /// The last CPU takes no lock, and releases it for all others, which send it their guards.
-    Moved,
-    /// The last one to release it frees it.
-    Freed,
-}
-
-impl Usage {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Moved, Self::Freed];
-
-    /// Its name, as the user writes it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Moved => "moved",
-            Self::Freed => "freed",
-        }
-    }
-}
-
-impl FromStr for Usage {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|usage| usage.name() == name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name);
-            format!("unknown usage '{name}'; known are {}", names.join(", "))
-        })
-    }
 }
 
 /// What is explored.
@@ -256,7 +219,7 @@ impl Scenario {
                 .map(|n| Guarded::<S>::new(world, &format!("word/{n}"), &format!("data/{n}")))
                 .collect(),
         );
-        let shared = Rc::new(Beside { usage: self.usage, cell: world.cell("beside") });
+        let shared = Rc::new(Beside::new(world, self.usage));
         let takers = if self.usage == Usage::Moved { self.cpus - 1 } else { self.cpus };
         let all = takers * self.acquires;
         let programs = (0..self.cpus)
@@ -320,62 +283,11 @@ impl fmt::Display for Scenario {
     }
 }
 
-const SENT: Access = Access::release("guard.sent", "guard.got: the guard");
-const GOT: Access = Access::acquire("guard.got", "guard.sent");
-const TAKEN: Access = Access::relaxed("guard.taken", "the lock orders it");
-const COUNT: Access = Access::relaxed("sections.count", "the lock orders it");
-
-/// What a lock is used for beside being taken and released.
-struct Beside {
-    usage: Usage,
-    /// Whether a guard has been sent; or how many sections there have been.
-    cell: CheckCell,
-}
-
-impl Beside {
-    fn section<'w, S>(&self, m: &CheckMachine<'w>, guarded: &Guarded<'w, S>, all: usize)
-    where
-        S: SlowPath<CheckMachine<'w>, Error = Infallible>,
-    {
-        match self.usage {
-            Usage::Plain => guarded.section(m),
-            Usage::Moved => {
-                let Ok(()) = guarded.lock.acquire_on(m);
-                guarded.data.touch();
-                self.cell.store(1, SENT);
-            }
-            Usage::Freed => {
-                let Ok(()) = guarded.lock.acquire_on(m);
-                guarded.data.touch();
-                let sections = self.cell.load(COUNT) + 1;
-                self.cell.store(sections, COUNT);
-                // SAFETY: acquired above.
-                unsafe { guarded.lock.release_on(m) };
-                if sections as usize == all {
-                    free(guarded.word);
-                }
-            }
-        }
-    }
-
-    /// Releases the lock for somebody else.
-    fn release<'w, S>(&self, m: &CheckMachine<'w>, guarded: &Guarded<'w, S>)
-    where
-        S: SlowPath<CheckMachine<'w>, Error = Infallible>,
-    {
-        m.until(&self.cell, GOT, |sent| sent == 1);
-        self.cell.store(0, TAKEN);
-        guarded.data.touch();
-        // SAFETY: its owner has sent the guard, and the next one does so only when it has the lock.
-        unsafe { guarded.lock.release_on(m) };
-    }
-}
-
 /// A lock and the data that it protects.
-struct Guarded<'w, S> {
-    lock: RawSpinLock<CheckMachine<'w>, S>,
-    word: super::op::CellId,
-    data: Plain,
+pub(super) struct Guarded<'w, S> {
+    pub(super) lock: RawSpinLock<CheckMachine<'w>, S>,
+    pub(super) word: super::op::CellId,
+    pub(super) data: Plain,
 }
 
 impl<'w, S> Guarded<'w, S>
@@ -388,7 +300,7 @@ where
         Self { lock: RawSpinLock::from_cell(cell), word, data: world.plain(data) }
     }
 
-    fn section(&self, m: &CheckMachine<'w>) {
+    pub(super) fn section(&self, m: &CheckMachine<'w>) {
         let Ok(()) = self.lock.acquire_on(m);
         self.data.touch();
         // SAFETY: acquired above.

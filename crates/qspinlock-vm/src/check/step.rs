@@ -1,7 +1,7 @@
 //! One step of a CPU: a block of operations that nobody comes between, along every answer that the memory can give.
 
 use qspinlock::machine::{Access, Ordering};
-use qspinlock::queue::{Cpu, LEVELS, Tail};
+use qspinlock::queue::LEVELS;
 
 use super::automaton::{Keep, LocalId};
 use super::op::{Answer, INTERRUPT, Kind, NO_CELL, Op, no};
@@ -117,7 +117,7 @@ impl Explorer<'_, '_> {
     }
 
     /// Notes an access, if this is for a trace.
-    fn record(&mut self, cpu: usize, op: &Op, how: impl Fn() -> String) {
+    pub(super) fn record(&mut self, cpu: usize, op: &Op, how: impl Fn() -> String) {
         if self.tracing {
             self.micros.push(Micro::new(cpu, op, self.order_of(op.access), how(), self.name(op.cell)));
         }
@@ -341,7 +341,8 @@ impl Explorer<'_, '_> {
         Ok(())
     }
 
-    /// A sleep: over if the cell no longer holds the value, when kicked, before or after, and for no reason; but that only
+    /// A sleep: over if the cell no longer holds the value, when kicked, before or after, and for no reason; but that
+    /// only
     /// once in a search that tells local states apart by what was answered, to which more would be loops without end.
     /// One that has an end of its own may end at any time.
     ///
@@ -387,82 +388,4 @@ impl Explorer<'_, '_> {
         }
         Ok(())
     }
-
-    fn granted(&mut self, state: &mut State, cpu: usize, op: Op) -> Result<(), Stop> {
-        let name = self.name(op.cell);
-        let code = node_code(&name);
-        let Some(ghost) = state.ghosts.iter_mut().find(|ghost| ghost.has(code)) else { return Ok(()) };
-        let verdict = ghost.granted(self.model.promises, cpu, code);
-        self.judge(verdict, cpu, op, String::new)
-    }
-
-    fn told(&mut self, state: &mut State, cpu: usize, op: Op, (old, new): (u32, u32)) -> Result<(), Stop> {
-        let Some(promised) = self.model.promises.sleeping else { return Ok(()) };
-        let name = self.name(op.cell);
-        let code = node_code(&name);
-        let who = (cpu, state.nesting[cpu]);
-        let verdict = match state.ghosts.iter_mut().find(|ghost| ghost.sleepers.has(code)) {
-            Some(ghost) => ghost.sleepers.told(promised, who, code, (old, new)),
-            None => Err(format!("sleepers: cpu {cpu} wakes {name}, which lies in no queue")),
-        };
-        self.judge(verdict, cpu, op, || format!("{old:#x} -> {new:#x}"))
-    }
-
-    /// A waiter that may halt is made the head.
-    fn promoted(&mut self, state: &mut State, cpu: usize, op: Op, (old, new): (u32, u32)) -> Result<(), Stop> {
-        if self.model.promises.halting.is_none() {
-            return Ok(());
-        }
-        let name = self.name(op.cell);
-        let code = node_code(&name);
-        let verdict = match state.ghosts.iter_mut().find(|ghost| ghost.halted.has(code)) {
-            Some(ghost) => ghost.halted.promoted(cpu, code, old != new, new),
-            None => Err(format!("promotion: cpu {cpu} promotes {name}, which is in no queue")),
-        };
-        self.judge(verdict, cpu, op, || format!("{old:#x} -> {new:#x}"))
-    }
-
-    /// A head that sleeps is told to get going.
-    fn wakes(&mut self, state: &State, cpu: usize, op: Op) -> Result<(), Stop> {
-        if self.model.promises.halting.is_none() {
-            return Ok(());
-        }
-        let name = self.name(op.cell);
-        let who = (cpu, state.nesting[cpu]);
-        let is_right = state.ghosts.iter().any(|ghost| ghost.halted.wakes(who, node_code(&name)));
-        let wrong = || format!("wake: cpu {cpu} writes {name}, which is not of a head that it has to wake");
-        self.judge(is_right.then_some(()).ok_or_else(wrong), cpu, op, String::new)
-    }
-
-    fn kicks(&mut self, state: &mut State, cpu: usize, op: Op, target: u16) -> Result<(), Stop> {
-        if self.model.promises.halting.is_none() {
-            return Ok(());
-        }
-        let who = (cpu, state.nesting[cpu]);
-        let owes = state.ghosts.iter_mut().find_map(|ghost| ghost.halted.kicks(who));
-        let verdict = match owes {
-            Some(whom) if whom == usize::from(target) => Ok(()),
-            Some(whom) => {
-                Err(format!("kick: cpu {cpu} kicks cpu {target}, and the head that it owes one is cpu {whom}"))
-            }
-            None => Err(format!("kick: cpu {cpu} kicks cpu {target} and owes nobody a kick")),
-        };
-        self.judge(verdict, cpu, op, || format!("cpu {target}"))
-    }
-
-    fn judge(&mut self, verdict: Result<(), String>, cpu: usize, op: Op, how: impl Fn() -> String) -> Result<(), Stop> {
-        verdict.map_err(|what| {
-            self.record(cpu, &op, how);
-            Stop::Broken(what)
-        })
-    }
-}
-
-/// The code of the node that a cell's name, `node1.grant` or `node1/2.grant`, speaks of.
-fn node_code(name: &str) -> u16 {
-    let of = name.trim_start_matches("node").split('.').next().unwrap_or_default();
-    let (cpu, level) = of.split_once('/').unwrap_or((of, "0"));
-    let number = |text: &str| text.parse::<u32>().expect("the world named it");
-    let cpu = Cpu::new(number(cpu)).expect("an exploration has few");
-    Tail::new(cpu, number(level) as usize).code() as u16
 }
