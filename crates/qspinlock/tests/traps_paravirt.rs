@@ -172,7 +172,7 @@ fn trap_12_a_halt_leaves_interrupts_as_they_were() {
     let run = |seed, stubborn| {
         let task = |world: &World<Paravirt>, cpu: usize| {
             for n in 0..3 {
-                let off = (cpu + n) % 2 == 0;
+                let off = (cpu + n).is_multiple_of(2);
                 world.shared().mask(off);
                 world.section(0);
                 assert_eq!(world.shared().mask(false), off, "interrupts are not as they were");
