@@ -130,6 +130,7 @@ impl Halted {
         Ok(())
     }
 
+    /// An unlock, of a lock that is slow if it is not merely locked.
     fn release(&mut self, (cpu, nesting): (usize, u8), was: u32) -> Result<(), String> {
         match self.first() {
             Some(first) if !self.promoted => {
@@ -138,10 +139,10 @@ impl Halted {
             Some(first) if was == LOCKED && self.asleep => {
                 return Err(format!("wake: cpu {cpu} unlocks and leaves the head, cpu {first}, asleep"));
             }
-            None if was == SLOW => return Err(format!("wake: cpu {cpu} unlocks a slow lock without a queue")),
+            None if was != LOCKED => return Err(format!("wake: cpu {cpu} unlocks a slow lock without a queue")),
             _ => {}
         }
-        if was == SLOW {
+        if was != LOCKED {
             self.asleep = false;
             let owed = &mut self.owed[cpu][usize::from(nesting)];
             if std::mem::replace(owed, self.queue[0]) != 0 {
