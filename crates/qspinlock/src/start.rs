@@ -38,8 +38,13 @@ struct Line(AtomicU32);
 
 static STATE: Line = Line(AtomicU32::new(0));
 
+#[inline(always)]
+const fn kind_code(kind: SlowPathKind) -> u32 {
+    (kind as u32).wrapping_add(1)
+}
+
 const fn code(choice: Choice) -> u32 {
-    (choice.slow_path as u32 + 1) | (choice.reason as u32) << REASON
+    kind_code(choice.slow_path) | (choice.reason as u32) << REASON
 }
 
 #[inline(always)]
@@ -85,6 +90,13 @@ pub(crate) fn closed() -> SlowPathKind {
         close();
     }
     current()
+}
+
+/// Whether this is chosen and stays, for who was told so: one load.
+#[allow(dead_code, reason = "only code that has been rewritten is told")]
+#[inline(always)]
+pub(crate) fn is_closed_as(kind: SlowPathKind) -> bool {
+    STATE.0.load(Ordering::Relaxed) & (KIND | CLOSED) == kind_code(kind) | CLOSED
 }
 
 #[cold]

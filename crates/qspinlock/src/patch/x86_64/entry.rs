@@ -13,65 +13,62 @@ use crate::word::LockWord;
 pub(super) trait Choosable<M: GlobalMachine<Cell = AtomicCell>>:
     SlowPath<M, Error = core::convert::Infallible>
 {
-    fn is(kind: SlowPathKind) -> bool;
+    /// Whether it is chosen and stays.
+    fn is_closed() -> bool;
 }
 
 impl<M: GlobalMachine<Cell = AtomicCell>> Choosable<M> for Native {
     #[inline(always)]
-    fn is(kind: SlowPathKind) -> bool {
-        matches!(kind, SlowPathKind::Native | SlowPathKind::Numa)
+    fn is_closed() -> bool {
+        start::is_closed_as(SlowPathKind::Native) || start::is_closed_as(SlowPathKind::Numa)
     }
 }
 
 impl<M: GlobalMachine<Cell = AtomicCell>> Choosable<M> for Paravirt {
     #[inline(always)]
-    fn is(kind: SlowPathKind) -> bool {
-        kind == SlowPathKind::Paravirt
+    fn is_closed() -> bool {
+        start::is_closed_as(SlowPathKind::Paravirt)
     }
 }
 
 impl<M: GlobalMachine<Cell = AtomicCell>> Choosable<M> for Parking {
     #[inline(always)]
-    fn is(kind: SlowPathKind) -> bool {
-        kind == SlowPathKind::Parking
+    fn is_closed() -> bool {
+        start::is_closed_as(SlowPathKind::Parking)
     }
 }
 
 impl<M: GlobalMachine<Cell = AtomicCell>> Choosable<M> for TestAndSet {
     #[inline(always)]
-    fn is(kind: SlowPathKind) -> bool {
-        kind == SlowPathKind::TestAndSet
+    fn is_closed() -> bool {
+        start::is_closed_as(SlowPathKind::TestAndSet)
     }
 }
 
 /// What an acquire site calls as long as it is not rewritten.
-pub(super) extern "C" fn look_up<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<AtomicCell>) {
-    go::<M>(start::closed(), word);
-}
-
-/// What it calls when `S` is chosen. The first to wait closes the choice; and a call that was on its way while the
-/// choice changed still goes by what is chosen.
-pub(super) extern "C" fn enter<M: GlobalMachine<Cell = AtomicCell>, S: Choosable<M>>(word: &LockWord<AtomicCell>) {
-    let kind = start::closed();
-    if S::is(kind) {
-        slow::<M, S>(word);
-    } else {
-        go::<M>(kind, word);
-    }
-}
-
 #[cold]
 #[inline(never)]
-fn go<M: GlobalMachine<Cell = AtomicCell>>(kind: SlowPathKind, word: &LockWord<AtomicCell>) {
+pub(super) extern "C" fn look_up<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<AtomicCell>) {
     // Comparisons, and not a `match` over all: of that the compiler makes an indirect jump.
-    if <Parking as Choosable<M>>::is(kind) {
+    let kind = start::closed();
+    if kind == SlowPathKind::Parking {
         slow::<M, Parking>(word);
-    } else if <Paravirt as Choosable<M>>::is(kind) {
+    } else if kind == SlowPathKind::Paravirt {
         slow::<M, Paravirt>(word);
-    } else if <TestAndSet as Choosable<M>>::is(kind) {
+    } else if kind == SlowPathKind::TestAndSet {
         slow::<M, TestAndSet>(word);
     } else {
         slow::<M, Native>(word);
+    }
+}
+
+/// What it calls when `S` is chosen. The first to wait closes the choice, by the look-up; and so does a call that was on its
+/// way while the choice changed find what is chosen now.
+pub(super) extern "C" fn enter<M: GlobalMachine<Cell = AtomicCell>, S: Choosable<M>>(word: &LockWord<AtomicCell>) {
+    if S::is_closed() {
+        slow::<M, S>(word);
+    } else {
+        look_up::<M>(word);
     }
 }
 
