@@ -49,17 +49,7 @@ impl<M: GlobalMachine<Cell = AtomicCell>> Choosable<M> for TestAndSet {
 #[cold]
 #[inline(never)]
 pub(super) extern "C" fn look_up<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<AtomicCell>) {
-    // Comparisons, and not a `match` over all: of that the compiler makes an indirect jump.
-    let kind = start::closed();
-    if kind == SlowPathKind::Parking {
-        slow::<M, Parking>(word);
-    } else if kind == SlowPathKind::Paravirt {
-        slow::<M, Paravirt>(word);
-    } else if kind == SlowPathKind::TestAndSet {
-        slow::<M, TestAndSet>(word);
-    } else {
-        slow::<M, Native>(word);
-    }
+    let Ok(()) = ByLoad::acquire(&M::MACHINE, word);
 }
 
 /// What it calls when `S` is chosen. The first to wait closes the choice, by the look-up; and so does a call that was on its
