@@ -96,13 +96,19 @@ fn this_machine() {
     assert_eq!(seen["choices"]["process"]["slow_path"], "parking");
     let kernel = seen["choices"]["kernel"]["slow_path"].as_str().expect("a name");
     assert!(["native", "numa", "paravirt", "test-and-set"].contains(&kernel), "{kernel}");
+    let patched = &seen["patched"];
+    let refused = !patched["refused"].is_null();
+    assert_eq!(patched["available"] == true, patched["sites"].as_u64() > Some(0), "{patched}");
+    assert!(refused || patched["following"] == patched["sites"], "{patched}");
     if (2..=16).contains(&usable) {
         let pairs = seen["line_transfer"].as_array().expect("measured");
         assert_eq!(pairs.len(), usable * (usable - 1) / 2);
     }
     let text = probe(&["--no-transfer"]);
     assert_eq!(text.code, Some(0), "{text:#?}");
-    for what in ["CPUs online", "memory nodes", "L3 domains", "hypervisor", "TSC", "affinity", "this process"] {
+    for what in
+        ["CPUs online", "memory nodes", "L3 domains", "hypervisor", "TSC", "affinity", "this process", "code of"]
+    {
         assert!(text.stdout.contains(what), "{what} is missing: {text:#?}");
     }
     assert!(!text.stdout.contains("one way"), "{text:#?}");

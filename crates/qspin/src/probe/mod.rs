@@ -82,7 +82,39 @@ struct Probe {
     line_transfer: Option<Vec<transfer::Pair>>,
     facts: Known,
     choices: Choices,
+    /// `None`: another machine.
+    patched: Option<Patched>,
     warnings: Vec<String>,
+}
+
+/// Whether the locks of this process follow the choice by what their code is.
+#[derive(Serialize)]
+struct Patched {
+    /// Whether there is patching in this build.
+    available: bool,
+    sites: usize,
+    following: usize,
+    looking_up: usize,
+    unknown: usize,
+    /// The error number with which the system refused.
+    refused: Option<i32>,
+    #[serde(skip)]
+    text: String,
+}
+
+impl Patched {
+    fn ask() -> Self {
+        let status = qspinlock::patch::status();
+        Self {
+            available: status.available,
+            sites: status.sites,
+            following: status.following,
+            looking_up: status.looking_up,
+            unknown: status.unknown,
+            refused: status.refused,
+            text: status.to_string(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -169,6 +201,7 @@ impl Probe {
             line_transfer: process.usable.as_ref().filter(|_| here).and_then(|usable| line_transfer(args, usable)),
             facts,
             choices,
+            patched: here.then(Patched::ask),
             warnings: tree.into_warnings(),
             cpus,
             nodes,

@@ -17,6 +17,9 @@ pub(super) fn to_text(probe: &Probe) -> String {
     }
     shown.push_str(&format!("\n{}\n", facts(&probe.facts)));
     shown.push_str(&format!("\n{}\n", choices(&probe.choices, "this process", "a kernel here")));
+    if let Some(patched) = &probe.patched {
+        shown.push_str(&format!("\ncode of the locks in this process: {}\n", patched.text));
+    }
     for warning in &probe.warnings {
         shown.push_str(&format!("\n{} {warning}", ui::paint("warning:", Tone::Warn)));
     }

@@ -1,6 +1,6 @@
 //! Call sites rewritten when the system starts, so that the choice of a slow path costs nothing.
 //!
-//! Every lock and every unlock of a [`Chosen`](crate::slowpath::Chosen) lock is a *site*: a few bytes of code whose
+//! Every lock and every unlock of a [`Chosen`] lock is a *site*: a few bytes of code whose
 //! address is recorded in a section of the image. In the file a site looks up the choice. Once that is made, the sites
 //! are rewritten to follow it ([`follow`]): a lock calls the chosen slow path, directly, where its fast path has
 //! failed; an unlock becomes the very instructions of the chosen one.

@@ -101,7 +101,8 @@ impl<M: Machine> Sleeping<M> for ByLoad {
     }
 }
 
-/// Waits beside the queue, and takes the lock past it: a place in the queue could not be given up.
+/// Waits beside the queue, whose places could not be given up, and takes the lock past it; but not from who is about to
+/// take it, be that pending or an awake head.
 fn look_until<M: Machine>(m: &M, word: &LockWord<M::Cell>, deadline: u64) -> bool {
     loop {
         let now = m.now();
@@ -109,7 +110,7 @@ fn look_until<M: Machine>(m: &M, word: &LockWord<M::Cell>, deadline: u64) -> boo
             return false;
         }
         let budget = Budget::Until(deadline.min(now.saturating_add(m.patience().spin.into())));
-        if word.watch(m, budget, Value::is_free) && word.barge() {
+        if word.watch(m, budget, Value::is_for_thieves) && word.steal() {
             return true;
         }
         m.yield_cpu();

@@ -27,7 +27,7 @@
 //! An unlock has the address of a lock and needs to know whom to wake. The usual answer is a hash from locks to heads,
 //! filled before the lock is marked slow, emptied before it is released, with an entry a lock and a proof that it never
 //! runs over. Here the queue itself leads there: the lock word names the newest waiter, and each knows who came before
-//! it ([`lineup`](super::lineup)). Only the owner of the lock looks, and only an owner changes who is first; so what it
+//! it (`lineup.rs`). Only the owner of the lock looks, and only an owner changes who is first; so what it
 //! finds is right, whoever the owner is: one who stole the lock, or a thread that was sent the guard. Nothing can be full,
 //! nothing has to be removed before the release, nothing is allocated at start, and no two locks share a line of anything.
 //! Each waiter is walked past once, so the price is that of one probe a waiter ([`Event::Step`] counts them).
@@ -53,11 +53,14 @@
 //! How long everybody spins is the machine's to say ([`Machine::patience`]): `spin` and `yields` of a newcomer, `lane` of
 //! who is in the queue, `turns`.
 
+mod turn;
+
 use core::convert::Infallible;
 
+use self::turn::Turn;
 use super::lineup::{first, step_out};
 use super::{HandsOver, Patience, SlowPath, test_and_set};
-use crate::machine::{Access, Budget, Cell, Event, Machine};
+use crate::machine::{Budget, Event, Machine};
 use crate::queue::{Level, Node, Tail, node};
 use crate::word::{Behind, LockWord, Value};
 
@@ -100,42 +103,9 @@ impl<M: Machine> HandsOver<M> for Paravirt {
     }
 }
 
-/// How a waiter stands with the queue: what its node's `grant` holds.
-mod state {
-    /// It spins, and is not the first.
-    pub(super) const WAITING: u32 = 0;
-    /// It has spent its budget and sleeps.
-    pub(super) const ASLEEP: u32 = 1;
-    /// It sleeps since there is no hurry.
-    pub(super) const ASLEEP_EARLY: u32 = 2;
-    /// It is the head, and awake.
-    pub(super) const HEAD: u32 = 3;
-    /// It is the head, has spent its budget, and sleeps or is about to.
-    pub(super) const HEAD_ASLEEP: u32 = 4;
-    /// It was made the head while it slept early.
-    pub(super) const HEAD_ASLEEP_EARLY: u32 = 5;
-
-    pub(super) const fn is_head(state: u32) -> bool {
-        state >= HEAD
-    }
-}
-
-use state::{ASLEEP, ASLEEP_EARLY, HEAD, HEAD_ASLEEP, HEAD_ASLEEP_EARLY, WAITING, is_head};
-
 /// Looks at the predecessor while a waiter spins, spread over its budget.
 #[doc(alias = "PV_PREV_CHECK_MASK")]
 const EARLY_LOOKS: u32 = 8;
-
-const INIT: Access = Access::relaxed("turn.init", "sleepers.join publishes it");
-const AWAIT: Access = Access::relaxed("turn.await", "who is made the head takes nothing from us: it claims the word");
-const PEEK: Access = Access::relaxed("turn.peek", "a hint: whether to sleep early");
-const DOZE_OFF: Access =
-    Access::relaxed("turn.doze-off", "turn.promote is on the same cell: one of the two comes first");
-const SLEEP: Access = Access::relaxed("turn.sleep", "turn.doze-off and turn.promote are on the same cell");
-const PROMOTE: Access =
-    Access::relaxed("turn.promote", "turn.doze-off is on the same cell: one of the two comes first");
-const NOD: Access = Access::relaxed("turn.nod", "word.slow-down publishes it");
-const WAKE: Access = Access::relaxed("turn.wake", "sleepers.newest has acquired what word.slow-down published");
 
 /// Takes the lock while no head is awake, for a while. A queue without a head to wait for is one to be in front of.
 fn steal<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> bool {
@@ -166,7 +136,7 @@ fn wait_in_line<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience
     let mine = node(m, me);
     let before = loop {
         let last = word.peek().tail();
-        mine.grant.store(if last.is_none() { HEAD } else { WAITING }, INIT);
+        mine.take_turn(last.is_none());
         mine.follow(me, last);
         if word.join(last, me) {
             break last;
@@ -185,47 +155,29 @@ fn wait_in_line<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience
 
 /// Waits to be made the head. Whether it slept.
 fn await_turn<M: Machine>(m: &M, patience: &Patience, mine: &Node<M::Cell>, before: Tail) -> bool {
-    let Some(sleep) = spin(m, patience, mine, before) else { return false };
-    if mine.grant.cas(WAITING, sleep, DOZE_OFF).is_err() {
-        return false;
-    }
-    if sleep == ASLEEP_EARLY {
+    let Some(early) = spin(m, patience, mine, before) else { return false };
+    let Some(turn) = mine.doze_off(early) else { return false };
+    if early {
         m.count(Event::WaitEarly);
     }
-    sleep_as(m, mine, sleep, Event::WaitNode);
+    m.count(Event::WaitNode);
+    mine.sleep_through(m, turn);
     true
 }
 
-/// Sleeps until it stands otherwise with the queue. Who wakes for no reason sleeps on: there is nothing new to do.
-fn sleep_as<M: Machine>(m: &M, mine: &Node<M::Cell>, state: u32, event: Event) {
-    m.count(event);
-    loop {
-        m.wait(&mine.grant, state, SLEEP, None);
-        if mine.grant.load(AWAIT) != state {
-            return m.count(Event::KickWake);
-        }
-        m.count(Event::Spurious);
-    }
-}
-
-/// Spins until it is made the head: `None`. Or until it should sleep, and as what.
-fn spin<M: Machine>(m: &M, patience: &Patience, mine: &Node<M::Cell>, before: Tail) -> Option<u32> {
+/// Spins until it is made the head: `None`. Or until it should sleep: whether that is early.
+fn spin<M: Machine>(m: &M, patience: &Patience, mine: &Node<M::Cell>, before: Tail) -> Option<bool> {
     let looks = patience.lane.min(EARLY_LOOKS);
     for _ in 0..looks {
         let budget = Budget::Until(m.now().saturating_add((patience.lane / looks).into()));
-        if m.until_for(&mine.grant, AWAIT, budget, is_head).is_ok() {
+        if mine.await_headship(m, budget) {
             return None;
         }
-        let is_far = match node(m, before).grant.load(PEEK) {
-            ASLEEP | HEAD_ASLEEP => true,
-            HEAD => m.preempted(before.cpu()),
-            _ => false,
-        };
-        if is_far {
-            return Some(ASLEEP_EARLY);
+        if node(m, before).is_far(m, before.cpu()) {
+            return Some(true);
         }
     }
-    Some(ASLEEP)
+    Some(false)
 }
 
 /// The head waits until it has the lock. It has slept before it was made the head, or not.
@@ -233,10 +185,11 @@ fn await_lock<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, 
     let mine = node(m, me);
     let mut vain = u32::from(has_slept);
     // Who was made the head in its sleep sleeps on: the lock is held, and has been or will be marked slow.
-    let mut state = mine.grant.load(AWAIT);
+    let mut asleep = mine.is_head_asleep();
     loop {
-        if state != HEAD {
-            sleep_as(m, mine, state, Event::WaitHead);
+        if let Some(turn) = asleep {
+            m.count(Event::WaitHead);
+            mine.sleep_through(m, turn);
         }
         if let Some(behind) = word.rise(me) {
             return behind;
@@ -248,24 +201,18 @@ fn await_lock<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, 
             }
             m.count(Event::Bypassed);
         }
-        mine.grant.store(HEAD_ASLEEP, NOD);
+        mine.nod_off();
         if let Some(behind) = word.slow_down(me, vain >= patience.turns) {
             return behind;
         }
-        state = HEAD_ASLEEP;
+        asleep = Some(Turn::HeadAsleep);
         vain += 1;
     }
 }
 
 /// The new owner makes the next in the queue the head, and leaves it asleep if it sleeps.
 fn promote<M: Machine>(m: &M, word: &LockWord<M::Cell>, next: Tail) {
-    let promoted = |state| match state {
-        WAITING => Some(HEAD),
-        ASLEEP_EARLY => Some(HEAD_ASLEEP_EARLY),
-        _ => Some(HEAD_ASLEEP),
-    };
-    let was = node(m, next).grant.update(PROMOTE, promoted).unwrap_or_else(|state| state);
-    if was != WAITING {
+    if node(m, next).promote() {
         word.mark_slow();
     }
 }
@@ -277,7 +224,7 @@ fn release_slow<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
     let head = first(m, word).expect("a slow lock has a queue");
     word.release_slow();
     // Nothing of the lock may be touched from here on: it may be gone.
-    node(m, head).grant.store(HEAD, WAKE);
+    node(m, head).rouse();
     m.count(Event::KickUnlock);
     m.kick(head.cpu());
 }

@@ -16,7 +16,7 @@
 //! elsewhere. So no CPU is ever inside of a site that has not been rewritten, and the other forms may have any length.
 //!
 //! # What each form does is what `word` says
-//! * `mov byte [rdi], 0` is [`LockWord::release`], as `atomic/x86_64.rs` has it.
+//! * `mov byte [rdi], 0` is `LockWord::release`, as `atomic/x86_64.rs` has it.
 //! * `test`, `jne`, `mov` are `LockWord::release_hot`: 0xfe is its mask, moved to the second byte. What refuses goes to
 //!   the
 //!   cold block, which tries the same again and then does what the slow path does.
