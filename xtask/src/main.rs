@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 const HELP: &str = "\
 usage: cargo xtask STEP...
 
-  test    every test of the workspace, in both forms of the lock word
+  test    every test of the workspace, in both forms: with call sites that are rewritten, and portable
   lint    formatting, clippy and docs with warnings as errors, the rules of the house
   build   the builds that no test makes: without std, other feature sets
   smoke   the commands: probe, torture and check, and the main job, shortened
@@ -91,6 +91,7 @@ fn smoke() -> Step {
     let torture = |args: &[&str]| cargo(&[&["run", "--release", "--", "torture", "--seconds", "4"], args].concat());
     torture(&["--lock", "native"])?;
     torture(&["--lock", "parking"])?;
+    torture(&["--lock", "paravirt"])?;
     torture(&["--lock", "parking-exact", "--stall-seconds", "4"])?;
     torture(&["--lock", "parking-exact", "--stall-seconds", "4", "--profile", "crowd"])?;
     cargo(&["run", "--release", "--", "check", "--all"])?;

@@ -10,6 +10,13 @@ use crate::Step;
 const PASSES: &[(&str, &[&str], &[&str])] = &[
     ("workspace", &["--workspace"], &["crates/qspinlock", "crates/qspinlock-vm", "crates/qspin", "xtask"]),
     ("portable form, counting", &["--package", "qspinlock", "--features", "portable,stats"], &["crates/qspinlock"]),
+    (
+        "without std",
+        &["--package", "qspinlock", "--no-default-features", "--features", "lock_api", "--test", "kernel"],
+        &[],
+    ),
+    // What the compiler makes of call sites depends on how hard it tries.
+    ("optimised", &["--package", "qspinlock", "--release", "--test", "patch", "--test", "patch_code"], &[]),
     ("command line, counting", &["--package", "qspin", "--features", "stats", "--bins"], &[]),
 ];
 
