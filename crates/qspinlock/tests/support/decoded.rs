@@ -45,7 +45,7 @@ fn texts(code: &[Instruction]) -> Vec<String> {
 fn leads_to(start: u64, goal: u64, aside: u64) -> bool {
     let (mut seen, mut open) = (BTreeSet::new(), vec![start]);
     while let Some(at) = open.pop() {
-        if at == goal || at == aside || !seen.insert(at) {
+        if !seen.insert(at) || at == goal || at == aside {
             continue;
         }
         let instruction = decode(at);
@@ -64,12 +64,7 @@ fn leads_to(start: u64, goal: u64, aside: u64) -> bool {
             _ => open.push(instruction.next_ip()),
         }
     }
-    start == goal
-        || seen.contains(&goal)
-        || seen.iter().any(|at| {
-            let instruction = decode(*at);
-            instruction.flow_control() == FlowControl::UnconditionalBranch && instruction.near_branch_target() == goal
-        })
+    seen.contains(&goal)
 }
 
 #[test]
