@@ -36,7 +36,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match environment().and_then(|()| run(Cli::parse().command)) {
+    let command = Cli::parse().command;
+    match environment().and_then(|()| run(command)) {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("qspin: {failure}");

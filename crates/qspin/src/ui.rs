@@ -3,6 +3,9 @@
 //! Results go to standard output, progress to standard error. Colours and the bar appear only on a terminal, so a
 //! pipe or a log gets plain text.
 
+use std::fmt;
+use std::io::{ErrorKind, Write};
+
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, LineStyle, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -12,6 +15,33 @@ pub(crate) fn progress(steps: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30.cyan/dim} {pos}/{len} {elapsed} (left {eta}) {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸━"));
     bar
+}
+
+/// `print!`, for a standard output that may fail.
+macro_rules! say {
+    ($($text:tt)*) => { crate::ui::write_out(format_args!($($text)*)) };
+}
+
+/// `println!`, for a standard output that may fail.
+macro_rules! sayln {
+    () => { crate::ui::write_out(format_args!("\n")) };
+    ($($text:tt)*) => { crate::ui::write_out(format_args!("{}\n", format_args!($($text)*))) };
+}
+
+pub(crate) use {say, sayln};
+
+/// Writes to standard output. A reader that has gone has seen what it wanted; with anything else in the way the command ends
+/// here, since what it found would be lost.
+pub(crate) fn write_out(text: fmt::Arguments<'_>) {
+    let mut out = std::io::stdout();
+    match out.write_fmt(text).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("qspin: cannot write to standard output: {error}");
+            std::process::exit(1);
+        }
+    }
 }
 
 /// How a table cell is meant.

@@ -115,6 +115,18 @@ fn this_machine() {
 }
 
 #[test]
+fn an_output_that_cannot_be_written_is_an_error() {
+    use std::process::{Command, Stdio};
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qspin"));
+    let child = command.args(["probe", "--no-transfer"]).stdout(full).stderr(Stdio::piped()).output();
+    let output = child.expect("qspin starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("qspin: cannot write to standard output"), "{said}");
+}
+
+#[test]
 fn nodes_caches_holes_and_offline_cpus() {
     let seen = two_nodes().json();
     assert_eq!(seen["model"], "Paper CPU 9000");
@@ -396,7 +408,7 @@ fn absurd_facts_are_named() {
         (r#"{"kernel": {"cpus": 2.5}}"#, "`kernel.cpus` is 2.5: write"),
         (r#"{"kernel": {"cpus": "8"}}"#, "`kernel.cpus` is \"8\": write"),
         (r#"{"kernel": {"cpus": 99999999999}}"#, "`kernel.cpus` is 99999999999: write"),
-        (r#"{"process": {"cpus": 4, "domains": 5}}"#, "`process.domains` is 5: write a whole number from 1 to 4"),
+        (r#"{"process": {"cpus": 4, "domains": 5}}"#, "`process.domains` is 5: each has a CPU, and `process.cpus` is 4"),
         (
             r#"{"hypervisor": "qemu"}"#,
             "`hypervisor` is \"qemu\": choose from none kvm xen hyper-v vmware tcg other unknown",

@@ -127,29 +127,32 @@ pub type MutexGuard<'a, T> = lock_api::MutexGuard<'a, RawSpinLock<BareMachine, C
 /// A mutex that is served in the order of arrival on every machine.
 pub type FairMutex<T> = lock_api::Mutex<RawSpinLock<BareMachine, Native>, T>;
 
-/// Why locks are not as they were wished for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartError {
-    /// The command line makes no sense.
-    Wish(WishError),
-    /// Too late.
-    Adopt(AdoptError),
+/// How the locks of this kernel were started, to be logged.
+#[derive(Clone, Copy, Debug)]
+pub struct Started {
+    /// How locks wait, and why.
+    pub choice: Choice,
+    /// What made no sense on the command line; the choice was made without it.
+    pub ignored: Option<WishError>,
+    /// Whether call sites follow the choice.
+    pub code: patch::Status,
 }
 
-/// Chooses how locks wait on this machine. On the first CPU, before the second one starts. To be logged by the caller.
+/// Chooses how locks wait on this machine. On the first CPU, before the second one starts.
 ///
 /// # Errors
-/// If the command line makes no sense, or if a lock has been waited for. Locks work all the same.
-pub fn start_locks() -> Result<Choice, StartError> {
+/// If it has been done, or if a lock has been waited for. Locks work all the same.
+pub fn start_locks() -> Result<Started, AdoptError> {
     let (cpus, domains) = kernel_topology();
     let mut facts = Facts::new(Setting::Kernel, cpus);
     facts.domains = domains;
-    facts.wishes = kernel_wish().parse().map_err(StartError::Wish)?;
+    // A slip of the pen must not cost the fitting lock.
+    let ignored = kernel_wish().parse().map(|wishes| facts.wishes = wishes).err();
     Beneath::this_machine().note(&mut facts);
     let choice = choose(&facts);
-    start::adopt(choice).map_err(StartError::Adopt)?;
+    start::adopt(choice)?;
     let Ok(()) = patch::follow_with(&mut Text);
-    Ok(choice)
+    Ok(Started { choice, ignored, code: patch::status() })
 }
 
 struct Text;

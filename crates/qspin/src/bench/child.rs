@@ -69,6 +69,6 @@ pub(super) fn obey(order: &str) -> Result<(), Failure> {
     let order: Order = serde_json::from_str(order)
         .map_err(|e| Failure::usage(format!("--child is for qspin's own use; its order makes no sense: {e}")))?;
     let answer = serde_json::to_string(&measure(&order)).map_err(|e| Failure::failed(e.to_string()))?;
-    println!("{answer}");
+    crate::ui::sayln!("{answer}");
     Ok(())
 }

@@ -50,7 +50,7 @@ fn fate(finding: &Finding) -> (String, String) {
 }
 
 fn print_table(lock: Lock, findings: &[Finding]) {
-    println!("{}", ui::heading(lock.name()));
+    ui::sayln!("{}", ui::heading(lock.name()));
     let mut table = ui::table(&["access", "is", "weakened to", "breaks", "in"], &["states"]);
     for finding in findings {
         let (breaks, scenario) = fate(finding);
@@ -67,21 +67,23 @@ fn print_table(lock: Lock, findings: &[Finding]) {
             ui::figure(states, Tone::Plain),
         ]);
     }
-    println!("{table}\n");
+    ui::sayln!("{table}\n");
 }
 
 fn print_markdown(lock: Lock, findings: &[Finding]) {
-    println!("### `{}`\n", lock.name());
-    println!("| access | ordering | pairs with | weakened to | breaks | in |\n|---|---|---|---|---|---|");
+    ui::sayln!("### `{}`\n", lock.name());
+    ui::sayln!("| access | ordering | pairs with | weakened to | breaks | in |\n|---|---|---|---|---|---|");
     for finding in findings {
         let (breaks, scenario) = fate(finding);
         let (access, weakened) = (finding.access, finding.weakened);
-        println!(
+        ui::sayln!(
             "| `{}` | {:?} | {} | {weakened:?} | {breaks} | {scenario} |",
-            access.name, access.order, access.pairs
+            access.name,
+            access.order,
+            access.pairs
         );
     }
-    println!();
+    ui::sayln!();
 }
 
 fn object(lock: Lock, finding: &Finding) -> serde_json::Value {

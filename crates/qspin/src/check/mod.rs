@@ -222,7 +222,7 @@ fn explore_all(scenarios: &[Scenario], search: &Search, mut json: Option<report:
         }
     }
     bar.finish_and_clear();
-    println!("{}", rows.table(search.preemptions));
+    ui::sayln!("{}", rows.table(search.preemptions));
     for (scenario, outcome, seed) in &failed {
         report::failure(scenario, outcome, seed.as_ref());
     }
@@ -252,11 +252,11 @@ fn replay(text: &str) -> Result<(), Failure> {
     let seed: Seed = text.parse().map_err(Failure::usage)?;
     seed.scenario.validate().map_err(Failure::usage)?;
     let (broken, trace) = seed.scenario.replay(&seed.search(), &seed.choices).map_err(Failure::usage)?;
-    println!("{}{}\n\n{trace}", seed.scenario, seed.weakened_text());
+    ui::sayln!("{}{}\n\n{trace}", seed.scenario, seed.weakened_text());
     match broken {
         Some(what) => Err(Failure::failed(what)),
         None => {
-            println!("nothing is broken along this execution");
+            ui::sayln!("nothing is broken along this execution");
             Ok(())
         }
     }

@@ -50,18 +50,18 @@ pub(super) fn property(what: &str) -> &str {
 
 /// What broke, along which execution, and how to see it again; or how far an unfinished one came.
 pub(super) fn failure(scenario: &Scenario, outcome: &Outcome, seed: Option<&Seed>) {
-    println!("\n{}", ui::heading(&scenario.to_string()));
+    ui::sayln!("\n{}", ui::heading(&scenario.to_string()));
     match &outcome.verdict {
         Verdict::Broken(broken) => {
-            println!("{}\n\n{}", ui::paint(&broken.what, Tone::Bad), broken.trace);
+            ui::sayln!("{}\n\n{}", ui::paint(&broken.what, Tone::Bad), broken.trace);
             if let Some(seed) = seed {
-                println!("again: qspin check --replay {seed}");
+                ui::sayln!("again: qspin check --replay {seed}");
             }
         }
         Verdict::Unfinished(why) => {
             let text = format!("not finished: {why}, at {} states; none of them fails", outcome.states);
-            println!("{}", ui::paint(&text, Tone::Warn));
-            println!("fewer CPUs or acquisitions, --preemptions, or larger --budget and --memory may help");
+            ui::sayln!("{}", ui::paint(&text, Tone::Warn));
+            ui::sayln!("fewer CPUs or acquisitions, --preemptions, or larger --budget and --memory may help");
         }
         Verdict::Holds => {}
     }

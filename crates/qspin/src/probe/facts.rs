@@ -104,7 +104,14 @@ impl Known {
         if bytes.len() as u64 > MOST_BYTES {
             return Err(refuse(format!("longer than {MOST_BYTES} bytes: facts are one short JSON object")));
         }
-        let value = serde_json::from_slice(&bytes).map_err(|error| refuse(format!("it is not JSON: {error}")))?;
+        let mut value: Value =
+            serde_json::from_slice(&bytes).map_err(|error| refuse(format!("it is not JSON: {error}")))?;
+        // All that --json prints: the facts are a part of it.
+        if value.get("choices").is_some()
+            && let Some(facts) = value.get_mut("facts")
+        {
+            value = facts.take();
+        }
         Self::parse(value).map_err(refuse)
     }
 
@@ -149,7 +156,13 @@ impl Waiters {
     fn parse(fields: Option<Fields>) -> Result<Self, String> {
         let Some(mut fields) = fields else { return Ok(Self::default()) };
         let cpus = fields.number("cpus", MOST_CPUS)?;
-        let domains = fields.number("domains", MOST_DOMAINS.min(cpus.unwrap_or(u32::MAX)))?;
+        let domains = fields.number("domains", MOST_DOMAINS)?;
+        if let (Some(cpus), Some(domains)) = (cpus, domains)
+            && domains > cpus
+        {
+            let path = &fields.path;
+            return Err(format!("`{path}domains` is {domains}: each has a CPU, and `{path}cpus` is {cpus}"));
+        }
         let wishes = fields.wishes()?;
         fields.end()?;
         Ok(Self { cpus, domains, wishes })

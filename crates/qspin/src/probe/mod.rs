@@ -33,7 +33,8 @@ Examples:
   echo '{\"hypervisor\": \"kvm\", \"wait_kick\": true, \"kernel\": {\"cpus\": 64}}' | qspin probe --facts -
                             what another machine would get
 
-Facts are a JSON object, as \"facts\" is in what --json prints. What is left out, or null, is unknown:
+Facts are a JSON object, as \"facts\" is in what --json prints; all that it prints will do. This machine's QSPINLOCK says
+nothing of another one. What is left out, or null, is unknown:
   hypervisor                none, kvm, xen, hyper-v, vmware, tcg or other
   wait_kick, dedicated_hint of KVM: true or false
   local_apic, cluster_ipi, guest_idle
@@ -154,9 +155,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     }
     let probe = Probe::take(args);
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&probe).expect("plain data"));
+        ui::sayln!("{}", serde_json::to_string_pretty(&probe).expect("plain data"));
     } else {
-        print!("{}", show::to_text(&probe));
+        ui::say!("{}", show::to_text(&probe));
     }
     Ok(())
 }
@@ -172,9 +173,9 @@ fn elsewhere(file: &Path, json: bool) -> Result<(), Failure> {
     let choices = choices(&facts);
     if json {
         let all = Elsewhere { facts, choices };
-        println!("{}", serde_json::to_string_pretty(&all).expect("plain data"));
+        ui::sayln!("{}", serde_json::to_string_pretty(&all).expect("plain data"));
     } else {
-        println!("{}\n\n{}", show::facts(&facts), show::choices(&choices, "a process there", "a kernel there"));
+        ui::sayln!("{}\n\n{}", show::facts(&facts), show::choices(&choices, "a process there", "a kernel there"));
     }
     Ok(())
 }

@@ -171,7 +171,7 @@ fn torture<L: Contender>(args: &Args, recipe: Recipe) -> Result<(), Failure> {
         leave_if_reporting_hangs();
     }
     let report = Report::new(args.lock, run, seen, args.stall_seconds);
-    print!("{}", if args.json { report.to_json() + "\n" } else { report.to_text() });
+    ui::say!("{}", if args.json { report.to_json() + "\n" } else { report.to_text() });
     let result = report.failure().map_or(Ok(()), |message| Err(Failure::failed(message)));
     if stuck {
         if let Err(failure) = &result {

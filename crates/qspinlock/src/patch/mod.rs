@@ -32,8 +32,8 @@
 //!
 //! # In a kernel
 //! Give [`follow_with`] a [`TextWriter`] when the choice is made, before the second CPU starts. The section must be in
-//! the image, under its own name: in the linker script, among what is read-only, a line `*(qspinlock_sites_*)` *in an
-//! output section of that name*, or none at all.
+//! the image, under its own name, which has the version of this library; in a linker script, if it is named there at all:
+//! `qspinlock_sites_0_1_0 : { *(qspinlock_sites_0_1_0) }`, among what is read-only.
 
 mod chosen;
 #[cfg(all(feature = "std", any(target_os = "linux", target_os = "android")))]

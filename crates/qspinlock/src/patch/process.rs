@@ -73,6 +73,10 @@ fn alone(write: impl FnOnce() -> Result<(), i32>) -> Result<(), PatchError> {
     written.map_err(PatchError::Refused)
 }
 
+// By number: not every C library has a function for it.
+const MAY_MOVE: usize = 1;
+const FIXED: usize = 2;
+
 /// The code of this process.
 struct Process;
 
@@ -116,10 +120,10 @@ unsafe impl TextWriter for Process {
             let code = core::ptr::with_exposed_provenance_mut::<c_void>(run.start);
             // SAFETY: moves a copy to where it was made from.
             let moved = unsafe {
-                let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-                libc::mremap(copies.start.add(at).cast(), run.len, run.len, flags, code)
+                let copy = copies.start.add(at);
+                libc::syscall(libc::SYS_mremap, copy, run.len, run.len, MAY_MOVE | FIXED, code)
             };
-            check(moved != libc::MAP_FAILED)?;
+            check(moved != -1)?;
             at += run.len;
             copies.gone.set(at);
         }

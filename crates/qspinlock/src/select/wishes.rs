@@ -126,7 +126,11 @@ impl fmt::Display for WishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(word) => {
-                write!(f, "there is no `{word}`: choose from")?;
+                if word.as_str().is_empty() {
+                    f.write_str("a word is missing: choose from")?;
+                } else {
+                    write!(f, "there is no `{word}`: choose from")?;
+                }
                 Wishes::words().try_for_each(|word| write!(f, " {word}"))
             }
             Self::Repeated(word) => write!(f, "`{word}` is there twice: leave one out"),
