@@ -411,7 +411,10 @@ fn absurd_facts_are_named() {
         (r#"{"kernel": {"cpus": 2.5}}"#, "`kernel.cpus` is 2.5: write"),
         (r#"{"kernel": {"cpus": "8"}}"#, "`kernel.cpus` is \"8\": write"),
         (r#"{"kernel": {"cpus": 99999999999}}"#, "`kernel.cpus` is 99999999999: write"),
-        (r#"{"process": {"cpus": 4, "domains": 5}}"#, "`process.domains` is 5: each has a CPU, and `process.cpus` is 4"),
+        (
+            r#"{"process": {"cpus": 4, "domains": 5}}"#,
+            "`process.domains` is 5: each has a CPU, and `process.cpus` is 4",
+        ),
         (
             r#"{"hypervisor": "qemu"}"#,
             "`hypervisor` is \"qemu\": choose from none kvm xen hyper-v vmware tcg other unknown",
