@@ -130,6 +130,9 @@ pub(crate) fn decide(choice: Choice) -> Choice {
 /// Call it while no other CPU or thread uses such locks. One that is unlocking just now would do so by the old choice, and
 /// might not wake who waits by the new one. If the slow path stays the same that does not matter.
 ///
+/// If code follows another choice it has to be rewritten, and nobody may be in the middle of it. So a process refuses that
+/// unless it has one thread; and a signal handler, which may have interrupted an unlock, must not do it.
+///
 /// # Errors
 /// If it has been done already, if anybody has waited for such a lock, or if code follows another choice and cannot be
 /// changed. Then nothing changes.
@@ -138,6 +141,10 @@ pub fn adopt(choice: impl Into<Choice>) -> Result<(), AdoptError> {
     let refusal = |state| refusal(state, choice.slow_path);
     #[cfg(all(feature = "std", any(target_os = "linux", target_os = "android")))]
     if refusal(STATE.0.load(Ordering::Relaxed)) == Some(AdoptError::Followed) {
+        // One that was taken off its CPU between two instructions of a site would go on in the middle of another one.
+        if crate::threads::count() != Some(1) {
+            return Err(AdoptError::OtherThreads);
+        }
         // If it fails, that is what is said below.
         let _ = crate::patch::loosen();
     }
@@ -182,6 +189,8 @@ pub enum AdoptError {
     /// Code follows the old choice, and has not been made to look it up again
     /// ([`patch::loosen_with`](crate::patch::loosen_with)). A process does that by itself; the system refused to.
     Followed,
+    /// Code follows the old choice, and other threads may be running it, or it cannot be told whether there are any.
+    OtherThreads,
 }
 
 impl fmt::Display for AdoptError {
@@ -190,6 +199,9 @@ impl fmt::Display for AdoptError {
             Self::Twice => "a slow path has been adopted already: adopt one, once, when the system starts",
             Self::Followed => {
                 "code follows the choice already: adopt a slow path before it does, or have it look up the choice again first"
+            }
+            Self::OtherThreads => {
+                "code follows the choice already, and there may be other threads: adopt a slow path before the first one starts"
             }
             Self::Late => "somebody has waited for a lock already: adopt a slow path before anybody can",
         })

@@ -4,8 +4,6 @@
 
 #[path = "support/patching.rs"]
 mod patching;
-#[path = "support/watchdog.rs"]
-mod watchdog;
 
 use std::time::Duration;
 
@@ -87,6 +85,30 @@ fn the_choice_is_closed_by_a_waiter_and_sites_stay() {
         assert_eq!(adopt(SlowPathKind::Native), Err(AdoptError::Late));
         assert_eq!(decided(), Some(SlowPathKind::Parking));
         assert_following();
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn code_is_not_rewritten_beneath_another_thread() {
+    use std::sync::Barrier;
+    in_child("code_is_not_rewritten_beneath_another_thread", || {
+        let (before, barrier) = (patch::status(), Barrier::new(2));
+        std::thread::scope(|s| {
+            // Uses no lock, so that this fails where it should, and not by what the thread runs into.
+            s.spawn(|| [barrier.wait(), barrier.wait()]);
+            barrier.wait();
+            let adopted = adopt(SlowPathKind::Native);
+            barrier.wait();
+            if before.available {
+                assert_eq!(adopted, Err(AdoptError::OtherThreads));
+                assert_eq!(patch::status(), before);
+                assert_eq!(adopt(SlowPathKind::Parking), Ok(()), "it is what they follow");
+                assert_following();
+            } else {
+                assert_eq!(adopted, Ok(()), "the caller has to see to it");
+            }
+        });
     });
 }
 

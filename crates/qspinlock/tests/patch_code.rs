@@ -6,8 +6,6 @@ mod decoded;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "support/patching.rs"]
 mod patching;
-#[path = "support/watchdog.rs"]
-mod watchdog;
 
 use qspinlock::patch;
 

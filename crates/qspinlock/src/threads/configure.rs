@@ -175,7 +175,8 @@ impl Settings {
 /// # Other threads
 /// A thread that is unlocking while the slow path changes would do so by the old one, and might not wake who waits by the
 /// new one. So that is refused while there are several threads, where they can be counted: on Linux and Android, with
-/// `/proc` mounted. Elsewhere the caller has to see to it.
+/// `/proc` mounted. Where they cannot, it is refused if [code](crate::patch) follows the old one; else the caller has to
+/// see to it. Not to be called in a signal handler, which may have interrupted an unlock.
 pub fn configure(configuration: impl Into<Configuration>) -> Result<(), ConfigureError> {
     let configuration = configuration.into();
     configuration.validate()?;
@@ -210,6 +211,7 @@ fn change_slow_path(wishes: Wishes) -> Result<(), ConfigureError> {
         AdoptError::Twice => ConfigureError::Twice,
         AdoptError::Late => ConfigureError::Late,
         AdoptError::Followed => ConfigureError::Refused,
+        AdoptError::OtherThreads => ConfigureError::OtherThreads,
     })
 }
 
@@ -256,7 +258,7 @@ pub enum ConfigureError {
     OutOfRange(OutOfRange),
     /// The wishes cannot be had together.
     Wishes(WishError),
-    /// The slow path would change, and there are other threads.
+    /// The slow path would change, and there are other threads, or it cannot be told whether there are any.
     OtherThreads,
     /// The slow path would change, and the system refuses to have the code rewritten that follows the old one.
     Refused,

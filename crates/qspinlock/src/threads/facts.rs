@@ -17,7 +17,7 @@ pub(super) fn gather(wishes: Wishes) -> Facts {
 }
 
 /// How many threads this process has now. `None`: cannot be told.
-pub(super) fn threads() -> Option<usize> {
+pub(crate) fn threads() -> Option<usize> {
     here::threads()
 }
 

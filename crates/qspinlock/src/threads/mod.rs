@@ -14,6 +14,8 @@ mod slots;
 pub(crate) use configure::automatic;
 pub use configure::{Configuration, ConfigureError, choice, configuration, configure};
 pub use environment::{ENVIRONMENT_VARIABLE, EnvironmentError, SLOW_PATH_VARIABLE, environment};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use facts::threads as count;
 pub use slots::{CAPACITY, slots_in_use};
 
 use core::sync::atomic::{AtomicU64, Ordering};

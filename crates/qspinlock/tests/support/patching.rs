@@ -1,9 +1,6 @@
 //! Tests of rewritten code: a process for each case, and what can be seen of its memory.
 
 use std::process::Command;
-use std::time::Duration;
-
-use crate::watchdog::Watchdog;
 
 const CASE: &str = "QSPINLOCK_TEST_CASE";
 
@@ -28,8 +25,7 @@ pub(crate) fn in_child_with(
     let id = format!("{test} {variant}");
     match std::env::var(CASE) {
         Ok(now) if now == id => {
-            let _watchdog = Watchdog::arm(test, Duration::from_secs(120));
-            case();
+            alone(case);
             println!("<<done>>");
             std::process::exit(0);
         }
@@ -43,6 +39,26 @@ pub(crate) fn in_child_with(
     let output = command.output().expect("the child starts");
     let has_run = output.stdout.windows(8).any(|text| text == b"<<done>>");
     assert!(output.status.success() && has_run, "{id}: {output:?}");
+}
+
+/// Runs `case` in a child that has one thread: with others about, as the harness's, code that follows is not made to
+/// follow another choice.
+fn alone(case: impl FnOnce()) {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    // SAFETY: glibc's allocator works in the child, and so do threads.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
+    if child == 0 {
+        // SAFETY: no preconditions. It ends a child that hangs.
+        unsafe { libc::alarm(120) };
+        let is_well = catch_unwind(AssertUnwindSafe(case)).is_ok();
+        // SAFETY: no preconditions. Nothing of the parent's is run at this exit.
+        unsafe { libc::_exit(if is_well { 0 } else { 101 }) };
+    }
+    let mut status = -1;
+    // SAFETY: waits for our own child, into a live integer.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the child failed, or hung: what is above says why");
 }
 
 /// The system refuses a call from the beginning of the program on: of `mprotect` one that makes pages executable.
