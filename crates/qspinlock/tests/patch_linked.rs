@@ -60,6 +60,20 @@ fn a_static_program() {
     assert!((0..count).all(|n| half(first + n * size) != INTERPRETER), "nobody links it when it starts");
 }
 
+/// Records are kept with their function and dropped with it: where the linker can, it drops both.
+#[test]
+fn a_function_that_is_dropped() {
+    let _watchdog = Watchdog::arm("a_function_that_is_dropped", Duration::from_secs(600));
+    let flags = "-C opt-level=3 -C codegen-units=1 -C debuginfo=0";
+    let program = build("patched_dropped", "[[bin]]", flags).join("patched_dropped");
+    let output = Command::new(&program).output().expect("it starts");
+    assert!(output.status.success(), "{output:?}");
+    let image = std::fs::read(program).expect("the program");
+    let has = |text: &[u8]| image.windows(text.len()).any(|bytes| bytes == text);
+    // Others keep all sections of which the ends have a name.
+    assert!(!has(b"Linker: LLD") || !has(b"patched_dropped_unused"), "its record keeps it");
+}
+
 #[test]
 fn a_library_that_is_loaded_late() {
     let _watchdog = Watchdog::arm("a_library_that_is_loaded_late", Duration::from_secs(600));

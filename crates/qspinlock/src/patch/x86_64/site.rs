@@ -25,11 +25,19 @@ macro_rules! section {
     };
 }
 
-/// Where the section is, linked to the section of the code that stands here. `.set` gives that place a name: the flag
-/// `o` takes no numbers, and a label would be defined anew by each copy of the site that the compiler makes.
+/// A name for the place where that stands. `.set`, since the flag `o` takes no numbers, and a label would be defined anew
+/// by each copy of the site that the compiler makes. It has the name of a block of the function in it: records that are
+/// linked to one name are one section, which is kept or dropped with the first function that has it.
+macro_rules! here {
+    ($block:literal) => {
+        concat!(".set .Lqspinlock_", $block, ", .")
+    };
+}
+
+/// Where the section is, linked to the section of the code that stands [here](here!).
 macro_rules! record {
-    () => {
-        concat!(".pushsection ", section!(), ",\"ao\",@progbits,.Lqspinlock_here")
+    ($block:literal) => {
+        concat!(".pushsection ", section!(), ",\"ao\",@progbits,.Lqspinlock_", $block)
     };
 }
 
@@ -40,10 +48,10 @@ pub(crate) fn acquire<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<Atomi
     // nothing that the caller can see. The word is alive, and owned when the call returns.
     unsafe {
         asm!(
-            ".set .Lqspinlock_here, .",
+            here!("{end}"),
             "29:",
             "call {look_up}",
-            record!(),
+            record!("{end}"),
             ".p2align 2",
             ".long 29b - .",
             ".long 1",
@@ -59,6 +67,8 @@ pub(crate) fn acquire<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<Atomi
             paravirt = sym entry::enter::<M, Paravirt>,
             parking = sym entry::enter::<M, Parking>,
             test_and_set = sym entry::enter::<M, TestAndSet>,
+            // Nothing goes there: for its name.
+            end = label {},
             clobber_abi("C"),
         );
     }
@@ -71,13 +81,13 @@ pub(crate) fn release<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<Atomi
     // register but the flags. Not `nomem`: what came before must not move after it.
     unsafe {
         asm!(
-            ".set .Lqspinlock_here, .",
+            here!("{cold}"),
             "29:",
             // `jmp`, and always the long one.
             ".byte 0xe9",
             ".long {cold} - . - 4",
             ".byte 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0",
-            record!(),
+            record!("{cold}"),
             ".p2align 2",
             ".long 29b - .",
             ".long 2",
@@ -99,8 +109,8 @@ pub(super) fn records() -> &'static [Record] {
         asm!(
             concat!(".hidden __start_", section!()),
             concat!(".hidden __stop_", section!()),
-            ".set .Lqspinlock_here, .",
-            record!(),
+            here!("records"),
+            record!("records"),
             ".p2align 2",
             ".long 0, 0, 0, 0, 0, 0, 0",
             ".popsection",
