@@ -22,7 +22,8 @@
 //!
 //! # Several copies
 //! Sites belong to the image (the program, or a shared library) and to the copy of this library that is linked into it;
-//! each has a choice of its own, and rewrites its own. With this library as a Rust `dylib` only the sites within that
+//! each has a choice of its own, and rewrites its own. Two copies of one version in one image, from two sources, cannot tell
+//! their sites apart, so neither rewrites any. With this library as a Rust `dylib` only the sites within that
 //! library are rewritten; those of who uses it look up the choice.
 //!
 //! # In a process
@@ -65,7 +66,7 @@ pub use chosen::Chosen;
 #[cfg(all(feature = "std", any(target_os = "linux", target_os = "android")))]
 pub use process::{PatchError, follow};
 #[cfg(all(feature = "std", any(target_os = "linux", target_os = "android")))]
-pub(crate) use process::{loosen, refusal};
+pub(crate) use process::{loosen, others_are_gone, refusal};
 #[doc(hidden)]
 #[cfg(all(
     target_arch = "x86_64",

@@ -10,6 +10,10 @@
 //!
 //! So no page is ever writable and executable; the code of this function, or of the C library in a static program, may
 //! itself be on such a page; and another thread finds old code or new.
+//!
+//! The last step takes the old page away before it puts the new one there. If the system then cannot (it accounts for
+//! every page, `vm.overcommit_memory=2`, and the last one has just gone) there is no code left to say so. Nobody has
+//! seen that.
 
 #![allow(unsafe_code, reason = "maps memory, and replaces code by it")]
 
@@ -61,6 +65,11 @@ pub fn follow() -> Result<(), PatchError> {
 /// Makes them look it up again.
 pub(crate) fn loosen() -> Result<(), PatchError> {
     alone(|| loosen_with(&mut Process))
+}
+
+/// In the child of a `fork`: whoever was at it is not there, and each site is as it was or as it was to be.
+pub(crate) fn others_are_gone() {
+    BUSY.store(false, Ordering::Relaxed);
 }
 
 fn alone(write: impl FnOnce() -> Result<(), i32>) -> Result<(), PatchError> {

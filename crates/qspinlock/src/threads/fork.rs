@@ -41,6 +41,8 @@ mod unix {
     extern "C" fn child() {
         super::super::park::others_are_gone();
         super::super::slots::others_are_gone();
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        crate::patch::others_are_gone();
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
