@@ -1,6 +1,5 @@
 //! Call sites follow the choice: what stands there, that locks work whatever does, and what happens where code cannot
-//! be
-//! rewritten. Each case is a process of its own, since each process has one choice.
+//! be rewritten. Each case is a process of its own, since each process has one choice.
 
 #[path = "support/patching.rs"]
 mod patching;

@@ -342,8 +342,7 @@ impl Explorer<'_, '_> {
     }
 
     /// A sleep: over if the cell no longer holds the value, when kicked, before or after, and for no reason; but that
-    /// only
-    /// once in a search that tells local states apart by what was answered, to which more would be loops without end.
+    /// only once in a search that tells local states apart by what was answered, to which more would be loops without end.
     /// One that has an end of its own may end at any time.
     ///
     /// The look comes first: who has fallen asleep does not notice that the cell changes.

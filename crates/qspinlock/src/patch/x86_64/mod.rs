@@ -12,14 +12,12 @@
 //! can be seen in a backtrace.
 //!
 //! The code in the file is *one* instruction, at the start of the site, whose successor is the end of the site or a
-//! block
-//! elsewhere. So no CPU is ever inside of a site that has not been rewritten, and the other forms may have any length.
+//! block elsewhere. So no CPU is ever inside of a site that has not been rewritten, and the other forms may have any length.
 //!
 //! # What each form does is what `word` says
 //! * `mov byte [rdi], 0` is `LockWord::release`, as `atomic/x86_64.rs` has it.
 //! * `test`, `jne`, `mov` are `LockWord::release_hot`: 0xfe is its mask, moved to the second byte. What refuses goes to
-//!   the
-//!   cold block, which tries the same again and then does what the slow path does.
+//!   the cold block, which tries the same again and then does what the slow path does.
 //! * `lock dec byte [rdi]` is `LockWord::release_fast`, as `atomic/x86_64.rs` has it. The cold block counts down once more:
 //!   from 2 to 1, which is held as well, until the slow unlock stores 0. Three bytes in the place of a call that would have
 //!   to preserve registers.
