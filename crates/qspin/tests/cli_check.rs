@@ -93,7 +93,7 @@ fn a_limit_that_is_reached_does_not_pass() {
 
 #[test]
 fn bad_input_is_refused_with_a_reason() {
-    refused(&["--lock", "mcs"], "known are native, parking, parking-exact, test-and-set");
+    refused(&["--lock", "mcs"], "known are native, paravirt, parking, parking-exact, test-and-set");
     refused(&["--waiting", "awake"], "known are all, lane, sleepers");
     refused(&["--cpus", "0"], "at least 1");
     refused(&["--cpus", "9"], "at most 8");
