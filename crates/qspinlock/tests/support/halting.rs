@@ -8,6 +8,8 @@ use crate::vm::{Context, Monitor, Role, Step};
 
 const LOCKED: u32 = 0xff;
 const SLOW: u32 = 3;
+/// An unlock has found it slow.
+const COUNTED: u32 = 2;
 const AWAKE: u32 = 1 << 8;
 const TAIL: u32 = !0 << 10;
 
@@ -43,8 +45,9 @@ fn transitions() -> Monitor {
             "word.rise" => new == old | AWAKE,
             "word.slow-down" => new | AWAKE == old | AWAKE | SLOW,
             "word.mark-slow" => locked == 1 && tail(old).is_some() && new == bits | SLOW,
+            "word.release-fast" if locked == SLOW => tail(old).is_some() && new == bits | COUNTED,
             "word.release-fast" => locked == 1 && new == bits,
-            "word.release-slow" => locked == SLOW && tail(old).is_some() && new == bits,
+            "word.release-slow" => locked == COUNTED && tail(old).is_some() && new == bits,
             _ => false,
         };
         check(allowed, "a transition that the word does not have", step)
@@ -84,10 +87,12 @@ fn order() -> Monitor {
                             queue.is_promoted = false;
                         }
                     }
+                    // Still held: the other one follows.
+                    "word.release-fast" if new & LOCKED != 0 => {}
                     "word.release-fast" | "word.release-slow" => {
                         check(queue.nodes.is_empty() || queue.is_promoted, "unlocked, and nobody is the head", step)?;
-                        check(was == SLOW || !queue.is_asleep, "an unlock left the head asleep", step)?;
-                        if was == SLOW {
+                        check(was == COUNTED || !queue.is_asleep, "an unlock left the head asleep", step)?;
+                        if was == COUNTED {
                             queue.is_asleep = false;
                             owed.entry(step.who).or_default().push(queue.nodes[0].0);
                         }
