@@ -296,7 +296,7 @@ fn what_cannot_be_granted_is_said() {
     for (text, why) in [
         ("nativ", "there is no `nativ`: choose from native numa paravirt parking test-and-set auto nopvspin dedicated"),
         ("Native", "there is no `Native`"),
-        ("native,", "there is no ``"),
+        ("native,", "a word is missing"),
         ("native,native", "`native` is there twice"),
         ("nopvspin,auto,nopvspin", "`nopvspin` is there twice"),
         ("dedicated,dedicated", "`dedicated` is there twice"),
