@@ -232,6 +232,10 @@ pub unsafe trait TextWriter {
 /// The writer's. Sites that were not rewritten look up the choice, so nothing is wrong then. If none was, the choice
 /// may still be changed.
 pub fn follow_with<W: TextWriter>(writer: &mut W) -> Result<(), W::Error> {
+    // With no code to follow it, the choice need not be held.
+    if sites().next().is_none() {
+        return Ok(());
+    }
     let kind = start::hold();
     let written = writer.write(&Edits { form: Some(kind) });
     if written.is_err() {
