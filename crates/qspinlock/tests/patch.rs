@@ -80,7 +80,16 @@ fn locks_exclude_whatever_is_chosen() {
 fn the_choice_is_closed_by_a_waiter_and_sites_stay() {
     in_child("the_choice_is_closed_by_a_waiter_and_sites_stay", || {
         assert_following();
-        hammer::<Chosen>();
+        let lock = Mutex::<Chosen>::new(0);
+        let guard = lock.lock();
+        std::thread::scope(|s| {
+            s.spawn(|| *lock.lock() += 1);
+            // SAFETY: it is only looked at.
+            while !unsafe { lock.raw() }.is_contended() {
+                std::thread::yield_now();
+            }
+            drop(guard);
+        });
         assert_eq!(adopt(SlowPathKind::Native), Err(AdoptError::Late));
         assert_eq!(decided(), Some(SlowPathKind::Parking));
         assert_following();
