@@ -5,6 +5,7 @@ use core::str::FromStr;
 use std::sync::OnceLock;
 
 use super::configure::{Configuration, take_from_environment};
+use super::fixed::Fixed;
 use crate::select::WishError;
 use crate::slowpath::parking::ParseError;
 
@@ -123,22 +124,10 @@ fn complain(error: EnvironmentError) {
     use fmt::Write as _;
     use std::io::Write as _;
 
-    struct Line {
-        bytes: [u8; 400],
-        len: usize,
-    }
-    impl fmt::Write for Line {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            let end = self.len + text.len();
-            self.bytes.get_mut(self.len..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
-            self.len = end;
-            Ok(())
-        }
-    }
-    let mut line = Line { bytes: [0; 400], len: 0 };
+    let mut line = Fixed::<400>::new();
     // It has room for every error. Nobody can be told that nothing can be told.
     let _ = writeln!(line, "qspinlock: {error}; ignored, the defaults apply");
-    let _ = std::io::stderr().write_all(&line.bytes[..line.len]);
+    let _ = std::io::stderr().write_all(line.text().as_bytes());
 }
 
 /// Why a variable was ignored.

@@ -29,6 +29,7 @@ mod here {
 
     use rustix::thread::{CpuSet, sched_getaffinity};
 
+    use super::super::fixed::Fixed;
     use crate::select::Facts;
 
     /// The CPUs that the process may use, and the memory nodes that have any of them.
@@ -49,7 +50,7 @@ mod here {
         let mut found = 0;
         read("/sys/devices/system/node/has_cpu", |nodes| {
             each(nodes, &mut |node| {
-                let mut path = Path { bytes: [0; 64], len: 0 };
+                let mut path = Fixed::<64>::new();
                 let has_ours = write!(path, "/sys/devices/system/node/node{node}/cpulist").is_ok()
                     && read(path.text(), |cpus| {
                         each(cpus, &mut |cpu| cpu < CpuSet::MAX_CPU as u32 && usable.is_set(cpu as usize))
@@ -59,26 +60,6 @@ mod here {
             })
         })?;
         Some(found)
-    }
-
-    struct Path {
-        bytes: [u8; 64],
-        len: usize,
-    }
-
-    impl Path {
-        fn text(&self) -> &str {
-            core::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
-        }
-    }
-
-    impl core::fmt::Write for Path {
-        fn write_str(&mut self, text: &str) -> core::fmt::Result {
-            let end = self.len + text.len();
-            self.bytes.get_mut(self.len..end).ok_or(core::fmt::Error)?.copy_from_slice(text.as_bytes());
-            self.len = end;
-            Ok(())
-        }
     }
 
     /// A short file. What does not fit is left out.

@@ -7,6 +7,7 @@ mod configure;
 mod environment;
 mod exit;
 mod facts;
+mod fixed;
 mod fork;
 mod park;
 mod slots;
