@@ -100,10 +100,10 @@ pub(crate) fn current() -> SlowPathKind {
 #[inline]
 pub(crate) fn closed() -> SlowPathKind {
     let state = STATE.0.load(Ordering::Relaxed);
-    if state & CLOSED == 0 {
-        close();
+    match kind(state) {
+        Some(kind) if state & CLOSED != 0 => kind,
+        _ => close(),
     }
-    current()
 }
 
 /// Whether this is chosen and stays, for who was told so: one load.
@@ -114,12 +114,14 @@ pub(crate) fn is_closed_as(kind: SlowPathKind) -> bool {
 }
 
 #[cold]
-fn close() {
-    let _ = current();
-    STATE.0.fetch_or(CLOSED, Ordering::Relaxed);
+fn close() -> SlowPathKind {
+    let decided = current();
+    // It may have changed until now.
+    kind(STATE.0.fetch_or(CLOSED, Ordering::Relaxed)).unwrap_or(decided)
 }
 
-/// Decides for a system that did not: a lock is used before the system's own start-up code has run, or there is none.
+/// Decides for a system that has not: a lock is used before the system's own start-up code has run, or there is none. What
+/// applies.
 #[cold]
 fn decide_late() -> Choice {
     #[cfg(feature = "std")]
@@ -127,11 +129,6 @@ fn decide_late() -> Choice {
     // Nothing known.
     #[cfg(not(feature = "std"))]
     let choice = crate::select::choose(&crate::select::Facts::new(crate::select::Setting::Kernel, 0));
-    decide(choice)
-}
-
-/// Decides, if nobody has. What applies.
-pub(crate) fn decide(choice: Choice) -> Choice {
     match STATE.0.compare_exchange(0, code(choice), Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => choice,
         Err(state) => self::choice(state).unwrap_or(choice),
