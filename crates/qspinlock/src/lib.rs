@@ -14,6 +14,7 @@ mod mutex;
 pub mod patch;
 pub mod queue;
 mod raw;
+pub mod resilient;
 pub mod select;
 #[cfg(feature = "lock_api")]
 mod sendable;
@@ -31,8 +32,11 @@ pub use condvar::{Condvar, WaitTimeoutResult};
 pub use lock_api;
 pub use machine::{GlobalMachine, Machine};
 #[cfg(all(feature = "std", feature = "lock_api"))]
-pub use mutex::{MappedMutexGuard, Mutex, MutexGuard, RawMutex, SendMutex, SpinMutex};
+pub use mutex::{
+    MappedMutexGuard, Mutex, MutexGuard, RawMutex, ResilientMutex, ResilientMutexGuard, SendMutex, SpinMutex,
+};
 pub use raw::RawSpinLock;
+pub use resilient::{LockError, LockErrorKind, RawResilientLock};
 #[cfg(feature = "lock_api")]
 pub use sendable::Sendable;
 pub use slowpath::Patience;

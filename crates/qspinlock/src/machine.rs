@@ -57,7 +57,7 @@ impl Access {
 
 /// A 32-bit word that several CPUs may access at once.
 ///
-/// All accesses have one width. The last four methods act on one byte alone and have portable forms that are 32-bit
+/// All accesses have one width. The last methods act on one byte alone, or for one CPU alone, and have portable forms that are 32-bit
 /// atomics; an instruction set may do better, within the contract that each states.
 ///
 /// Every method is `#[track_caller]`, so that an implementation which records accesses knows their place in the
@@ -125,6 +125,14 @@ pub unsafe trait Cell {
     #[track_caller]
     fn count_down_low8(&self, access: Access) -> bool {
         self.update(access, |v| Some(v - 1)).is_ok_and(|old| old as u8 == 1)
+    }
+
+    /// Adds 1, wrapping, to a cell that only this CPU and its interrupts write, and others read.
+    ///
+    /// As seen by other CPUs: a load and a store. As seen by interrupts of this CPU: one step. So it needs no lock of the bus.
+    #[track_caller]
+    fn count_up_own(&self, access: Access) {
+        let _ = self.update(access, |v| Some(v.wrapping_add(1)));
     }
 }
 
@@ -213,7 +221,7 @@ pub enum Event {
 /// * a context keeps its CPU from the moment it starts to acquire until it has acquired (preemption off, or a
 ///   number that belongs to the thread);
 /// * [`slot`](Self::slot) returns the same, distinct slot for a CPU each time, valid for as long as the machine;
-/// * [`until`](Self::until) and [`until_mine`](Self::until_mine) return only values that they loaded with the access they
+/// * [`until`](Self::until), [`until_mine`](Self::until_mine) and their forms with a budget return only values that they loaded with the access they
 ///   were given, for which the predicate is true.
 #[allow(unsafe_code, reason = "an obligation on implementations")]
 pub unsafe trait Machine {
@@ -256,6 +264,22 @@ pub unsafe trait Machine {
         budget: Budget,
         done: impl Fn(u32) -> bool,
     ) -> Result<u32, u32>;
+
+    /// [`until_for`](Self::until_for), by a CPU that will write the cell as soon as it is done, as in
+    /// [`until_mine`](Self::until_mine).
+    ///
+    /// # Errors
+    /// The last value seen, for which `done` was false.
+    #[track_caller]
+    fn until_mine_for(
+        &self,
+        cell: &Self::Cell,
+        access: Access,
+        budget: Budget,
+        done: impl Fn(u32) -> bool,
+    ) -> Result<u32, u32> {
+        self.until_for(cell, access, budget, done)
+    }
 
     /// A fence over all locations. [`Access::order`] is `SeqCst` for nothing else.
     #[track_caller]

@@ -6,6 +6,7 @@ use lock_api::{GuardNoSend, RawMutex as _, RawMutexTimed};
 
 use crate::Machine;
 use crate::raw::RawSpinLock;
+use crate::resilient;
 use crate::sendable::Sendable;
 use crate::slowpath::{Chosen, Sleeping};
 use crate::threads::Threads;
@@ -78,6 +79,23 @@ pub type SendMutex<T> = lock_api::Mutex<Sendable<RawMutex>, T>;
 /// *COUNT.lock() += 1;
 /// ```
 pub type SpinMutex<T> = lock_api::Mutex<RawSpinLock<Threads>, T>;
+
+/// A mutual exclusion lock whose `lock` fails instead of waiting for ever, for the threads of a process.
+///
+/// ```
+/// use qspinlock::ResilientMutex;
+/// static A: ResilientMutex<u32> = ResilientMutex::new(0);
+///
+/// let a = A.lock()?;
+/// let error = A.lock().unwrap_err();
+/// assert!(error.is_deadlock());
+/// println!("{}", error.report().unwrap());
+/// # Ok::<(), qspinlock::LockError>(())
+/// ```
+pub type ResilientMutex<T> = resilient::Mutex<Threads, Chosen, T>;
+
+/// Unlocks a [`ResilientMutex`] when dropped.
+pub type ResilientMutexGuard<'a, T> = resilient::MutexGuard<'a, Threads, Chosen, T>;
 
 // SAFETY: a guard is made only when the lock was acquired.
 #[allow(unsafe_code, reason = "lock_api's traits promise exclusion")]

@@ -30,6 +30,12 @@ impl Cpu {
         if index < Self::MAX { Some(Self(index)) } else { None }
     }
 
+    /// CPU `index`, which is the index of one.
+    pub(crate) const fn known(index: u32) -> Self {
+        debug_assert!(index < Self::MAX);
+        Self(index)
+    }
+
     /// The number, from 0.
     #[must_use]
     pub const fn index(self) -> usize {

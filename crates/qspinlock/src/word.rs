@@ -62,6 +62,8 @@ const TRY: Access = Access::acquire("word.try", "word.release: enter the critica
 const PEND: Access = Access::relaxed("word.pend", "enters nothing: word.claim-pending does");
 const WAIT: Access = Access::relaxed("word.wait", "another owner may come and go before the claim, which acquires");
 const CLAIM_PENDING: Access = Access::acquire("word.claim-pending", "word.release: enter the critical section");
+const UNPEND: Access = Access::relaxed("word.unpend", "nothing is passed on");
+const LEAVE: Access = Access::relaxed("word.leave", "nothing is passed on: who comes next finds no queue");
 const EXCHANGE: Access = Access::acq_rel(
     "tail.exchange",
     "itself: publishes our node to whoever swaps us out, and shows us the node of whom we swap out",
@@ -197,6 +199,16 @@ impl<C: Cell> LockWord<C> {
         m.until(&self.0, WAIT, |v| !Value(v).is_locked());
     }
 
+    /// [Waits](Self::wait_pending) for no more than a while.
+    pub(crate) fn wait_pending_for<M: Machine<Cell = C>>(&self, m: &M, budget: Budget) -> Option<()> {
+        m.until_mine_for(&self.0, WAIT, budget, |v| !Value(v).is_locked()).ok().map(drop)
+    }
+
+    /// The pending waiter leaves without the lock: (·,1,l) → (·,0,l).
+    pub(crate) fn unpend(&self) {
+        let _ = self.0.update(UNPEND, |v| Some(v & !PENDING));
+    }
+
     /// The pending waiter takes the lock and leaves the lane in one step: (·,1,0) → (·,0,1).
     pub(crate) fn claim_from_pending(&self) -> bool {
         let claim = |v| (!Value(v).is_locked()).then_some((v & !PENDING) | LOCKED);
@@ -212,10 +224,21 @@ impl<C: Cell> LockWord<C> {
 
     /// Waits until nobody holds the lock and nobody is pending. For the head of the queue.
     pub(crate) fn wait_free<M: Machine<Cell = C>>(&self, m: &M) -> Value {
-        Value(m.until_mine(&self.0, WAIT, |v| {
-            let v = Value(v);
-            !v.is_locked() && !v.is_pending()
-        }))
+        Value(m.until_mine(&self.0, WAIT, Self::is_for_head))
+    }
+
+    const fn is_for_head(v: u32) -> bool {
+        !Value(v).is_locked() && !Value(v).is_pending()
+    }
+
+    /// The same, for no more than a while.
+    pub(crate) fn wait_free_for<M: Machine<Cell = C>>(&self, m: &M, budget: Budget) -> Option<Value> {
+        m.until_mine_for(&self.0, WAIT, budget, Self::is_for_head).ok().map(Value)
+    }
+
+    /// The last in the queue leaves it empty, without the lock or with it: (me,p,l) → (0,p,l). False if it is not the last.
+    pub(crate) fn leave_queue(&self, me: Tail) -> bool {
+        self.0.update(LEAVE, |v| (v & TAIL_MASK == tail_bits(me)).then_some(v & !TAIL_MASK)).is_ok()
     }
 
     /// The head, the last in the queue, takes the lock and leaves the queue empty: (me,0,0) → (0,0,1). If somebody

@@ -8,12 +8,17 @@
 //! Feature `portable` leaves them out, and so does Miri. A thread sanitiser sees no synchronisation in assembly and
 //! reports races that are none: give it `portable`.
 
-use core::sync::atomic::{AtomicU32, Ordering, compiler_fence, fence};
+use core::panic::Location;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering, compiler_fence, fence};
 
 use crate::machine::{Access, Budget, Cell, ConstCell};
+use crate::resilient::{ENTRIES, Entry, NameCell, PlaceCell, Record};
+use reports::AtomicPlace;
 
 #[cfg(all(target_arch = "x86_64", not(feature = "portable"), not(miri)))]
 mod x86_64;
+
+pub mod reports;
 
 /// The form of the low-byte operations in this build, for reports.
 pub const LOW_BYTE: &str = if cfg!(all(target_arch = "x86_64", not(feature = "portable"), not(miri))) {
@@ -94,6 +99,18 @@ unsafe impl Cell for AtomicCell {
         x86_64::count_down_low8(&self.0)
     }
 
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable"), not(miri)))]
+    #[inline(always)]
+    fn count_up_own(&self, _access: Access) {
+        x86_64::count_up_own(&self.0);
+    }
+
+    #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"), not(miri))))]
+    #[inline(always)]
+    fn count_up_own(&self, access: Access) {
+        self.0.fetch_add(1, access.order);
+    }
+
     #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"), not(miri))))]
     #[inline(always)]
     fn count_down_low8(&self, access: Access) -> bool {
@@ -111,6 +128,47 @@ unsafe impl Cell for AtomicCell {
             let _ = self.update(access, |v| Some((v & !0xff) | u32::from(value)));
         }
     }
+}
+
+/// The name of a lock, on a real CPU.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub struct AtomicName(AtomicUsize);
+
+// SAFETY: every method is one operation of `AtomicUsize` with the access's ordering.
+#[allow(unsafe_code, reason = "promises atomicity")]
+unsafe impl NameCell for AtomicName {
+    #[inline(always)]
+    fn load(&self, access: Access) -> usize {
+        self.0.load(access.order)
+    }
+
+    #[inline(always)]
+    fn store(&self, name: usize, access: Access) {
+        self.0.store(name, access.order);
+    }
+}
+
+impl PlaceCell for AtomicPlace {
+    #[inline(always)]
+    fn get(&self) -> Option<&'static Location<'static>> {
+        self.load()
+    }
+
+    #[inline(always)]
+    fn set(&self, place: &'static Location<'static>) {
+        self.store(Some(place));
+    }
+}
+
+/// What a CPU of a machine of real CPUs has entered, for a `static`.
+pub type AtomicRecord = Record<AtomicCell, AtomicName, AtomicPlace>;
+
+impl AtomicRecord {
+    /// Nothing held, nothing wanted.
+    #[allow(clippy::declare_interior_mutable_const, reason = "an initialiser: every use is a new record")]
+    pub const EMPTY: Self =
+        Self::new([const { Entry::from_cells(AtomicName(AtomicUsize::new(0)), AtomicPlace::new()) }; ENTRIES]);
 }
 
 /// [`Machine::until`](crate::Machine::until) for a machine of real CPUs: spins with the CPU's pause hint.
@@ -133,9 +191,7 @@ pub fn spin_until(cell: &AtomicCell, access: Access, done: impl Fn(u32) -> bool)
 #[inline]
 pub fn spin_until_mine(cell: &AtomicCell, access: Access, done: impl Fn(u32) -> bool) -> u32 {
     loop {
-        #[cfg(all(target_arch = "x86_64", not(feature = "portable"), not(miri)))]
-        x86_64::fetch_for_writing(&cell.0);
-        let seen = cell.load(access);
+        let seen = load_mine(cell, access);
         if done(seen) {
             return seen;
         }
@@ -163,9 +219,42 @@ pub fn spin_until_for(
     now: impl Fn() -> u64,
     done: impl Fn(u32) -> bool,
 ) -> Result<u32, u32> {
+    spin_for(|| cell.load(access), budget, now, done)
+}
+
+/// [`Machine::until_mine_for`](crate::Machine::until_mine_for) for a machine of real CPUs.
+///
+/// # Errors
+/// The same.
+#[inline]
+pub fn spin_until_mine_for(
+    cell: &AtomicCell,
+    access: Access,
+    budget: Budget,
+    now: impl Fn() -> u64,
+    done: impl Fn(u32) -> bool,
+) -> Result<u32, u32> {
+    spin_for(|| load_mine(cell, access), budget, now, done)
+}
+
+/// Loads, by a CPU that wants the line for writing.
+#[inline]
+fn load_mine(cell: &AtomicCell, access: Access) -> u32 {
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable"), not(miri)))]
+    x86_64::fetch_for_writing(&cell.0);
+    cell.load(access)
+}
+
+#[inline]
+fn spin_for(
+    look: impl Fn() -> u32,
+    budget: Budget,
+    now: impl Fn() -> u64,
+    done: impl Fn(u32) -> bool,
+) -> Result<u32, u32> {
     let (mut looks, mut gap) = (0_u32, NEAREST);
     loop {
-        let seen = cell.load(access);
+        let seen = look();
         if done(seen) {
             return Ok(seen);
         }

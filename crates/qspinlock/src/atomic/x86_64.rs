@@ -83,6 +83,15 @@ pub(super) fn count_down_low8(word: &AtomicU32) -> bool {
     true
 }
 
+/// Adds 1. One instruction, so that an interrupt of this CPU comes before it or after it; not locked, so not one step to others.
+#[inline(always)]
+pub(super) fn count_up_own(word: &AtomicU32) {
+    // SAFETY: reads and writes a live word that no other CPU writes. No `nomem`: what came before must not move after it.
+    unsafe {
+        asm!("inc dword ptr [{p}]", p = in(reg) word.as_ptr(), options(nostack));
+    }
+}
+
 /// Asks for the line of a word, to write to it. A hint: no access, no order; without the feature a no-op.
 #[inline(always)]
 pub(super) fn fetch_for_writing(word: &AtomicU32) {

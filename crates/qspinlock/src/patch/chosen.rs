@@ -4,8 +4,8 @@ use core::convert::Infallible;
 
 use super::sites;
 use crate::atomic::AtomicCell;
-use crate::machine::{GlobalMachine, Machine};
-use crate::slowpath::{ByLoad, HandsOver, Patience, Sealed, Sleeping, SlowPath};
+use crate::machine::GlobalMachine;
+use crate::slowpath::{ByLoad, Fallible, HandsOver, Patience, Sealed, Sleeping, SlowPath, Vigil};
 use crate::word::{LockWord, Value};
 
 /// The slow path that was chosen when the system started, on real CPUs or threads. Where code can be rewritten, lock
@@ -73,8 +73,24 @@ impl<M: GlobalMachine<Cell = AtomicCell>> Sleeping<M> for Chosen {
     fn lines_up() -> bool {
         <ByLoad as Sleeping<M>>::lines_up()
     }
+}
 
-    fn acquire_until(m: &M, word: &LockWord<<M as Machine>::Cell>, deadline: u64) -> bool {
-        ByLoad::acquire_until(m, word, deadline)
+// SAFETY: as `ByLoad`.
+#[allow(unsafe_code, reason = "promises exclusion")]
+unsafe impl<M: GlobalMachine<Cell = AtomicCell>> Fallible<M> for Chosen {
+    fn acquire_under<V: Vigil<M>>(m: &M, word: &LockWord<AtomicCell>, vigil: &mut V) -> Result<(), V::Error> {
+        ByLoad::acquire_under(m, word, vigil)
+    }
+
+    fn acquire_beside<V: Vigil<M>>(m: &M, word: &LockWord<AtomicCell>, vigil: &mut V) -> Result<(), V::Error> {
+        ByLoad::acquire_beside(m, word, vigil)
+    }
+
+    fn is_to_be_had(seen: Value) -> bool {
+        <ByLoad as Fallible<M>>::is_to_be_had(seen)
+    }
+
+    fn take_past_all(word: &LockWord<AtomicCell>) -> bool {
+        <ByLoad as Fallible<M>>::take_past_all(word)
     }
 }

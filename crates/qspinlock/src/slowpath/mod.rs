@@ -25,11 +25,14 @@
 //! A **flavour** says only what differs from this walk. What a slow path must offer at all is [`SlowPath`].
 
 mod chosen;
+mod leaving;
 mod lineup;
 mod native;
 pub mod paravirt;
 pub mod parking;
+mod place;
 mod test_and_set;
+mod vigil;
 
 pub use crate::patch::Chosen;
 pub use chosen::ByLoad;
@@ -38,6 +41,7 @@ pub use paravirt::Paravirt;
 pub(crate) use parking::kind::Sealed;
 pub use parking::{Parking, ParkingExact, Patience, RawCondvar, Sleeping, Waited};
 pub use test_and_set::TestAndSet;
+pub use vigil::{Fallible, Late, Until, Vigil};
 
 use crate::machine::{Budget, Event, Machine};
 use crate::queue::{self, Level, Node, Tail};
@@ -163,7 +167,11 @@ const LANE_TRIES: u32 = 3;
 /// # Errors
 /// The flavour's. Nothing is held then.
 pub fn walk<M: Machine, F: Flavour<M>>(m: &M, word: &LockWord<M::Cell>) -> Result<(), F::Error> {
-    if F::PENDING_LANE && pending_lane::<M, F>(m, word) {
+    let wait = || {
+        word.wait_pending(m);
+        Ok(())
+    };
+    if F::PENDING_LANE && pending_lane::<M, F, _>(m, word, wait)? {
         return Ok(());
     }
     // No node, no queue: on a fifth nesting level, or with no slot. Correct, unfair, counted. It may pass a queue
@@ -193,33 +201,37 @@ pub fn walk<M: Machine, F: Flavour<M>>(m: &M, word: &LockWord<M::Cell>) -> Resul
     Ok(())
 }
 
-/// Waits in the pending lane and takes the lock. False if the lane was not to be had: then queue.
-fn pending_lane<M: Machine, F: Flavour<M>>(m: &M, word: &LockWord<M::Cell>) -> bool {
+/// Waits in the pending lane and takes the lock. False if the lane was not to be had: then queue. `wait` waits until
+/// nobody holds the lock; if it fails, the lane is free again.
+fn pending_lane<M: Machine, F: Flavour<M>, E>(
+    m: &M,
+    word: &LockWord<M::Cell>,
+    mut wait: impl FnMut() -> Result<(), E>,
+) -> Result<bool, E> {
     let mut seen = word.settle(m, F::HANDOVER);
     for _ in 0..LANE_TRIES {
         if seen.is_contended() {
-            return false;
+            return Ok(false);
         }
         if seen.is_locked() {
             match word.try_pend(seen) {
-                Ok(()) => {
-                    word.wait_pending(m);
-                    while !word.claim_from_pending() {
-                        m.count(Event::Bypassed);
-                        word.wait_pending(m);
+                Ok(()) => loop {
+                    wait().inspect_err(|_| word.unpend())?;
+                    if word.claim_from_pending() {
+                        m.count(Event::Pending);
+                        return Ok(true);
                     }
-                    m.count(Event::Pending);
-                    return true;
-                }
+                    m.count(Event::Bypassed);
+                },
                 Err(now) => seen = now,
             }
         } else if word.try_acquire() {
-            return true;
+            return Ok(true);
         } else {
             seen = word.peek();
         }
     }
-    false
+    Ok(false)
 }
 
 /// The head's wait on the lock word, and its claim.

@@ -2,7 +2,8 @@
 
 use core::convert::Infallible;
 
-use super::{Flavour, HandsOver, SlowPath, walk};
+use super::vigil::{Fallible, Vigil};
+use super::{Flavour, HandsOver, SlowPath, leaving, walk};
 use crate::machine::Machine;
 use crate::word::LockWord;
 
@@ -26,6 +27,14 @@ unsafe impl<M: Machine> SlowPath<M> for Native {
 
     fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Infallible> {
         walk::<M, Self>(m, word)
+    }
+}
+
+// SAFETY: that walk, too.
+#[allow(unsafe_code, reason = "promises exclusion")]
+unsafe impl<M: Machine> Fallible<M> for Native {
+    fn acquire_under<V: Vigil<M>>(m: &M, word: &LockWord<M::Cell>, vigil: &mut V) -> Result<(), V::Error> {
+        leaving::walk::<M, Self, V>(m, word, vigil)
     }
 }
 

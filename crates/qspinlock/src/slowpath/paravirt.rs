@@ -59,6 +59,7 @@ use core::convert::Infallible;
 
 use self::turn::Turn;
 use super::lineup::{first, step_out};
+use super::vigil::{Fallible, Vigil, beside};
 use super::{HandsOver, Patience, SlowPath, test_and_set};
 use crate::machine::{Budget, Event, Machine};
 use crate::queue::{Level, Node, Tail, node};
@@ -93,6 +94,14 @@ unsafe impl<M: Machine> SlowPath<M> for Paravirt {
         if !word.release_fast() {
             release_slow(m, word);
         }
+    }
+}
+
+// SAFETY: every way out is a claim of the locked byte, or says so.
+#[allow(unsafe_code, reason = "promises exclusion")]
+unsafe impl<M: Machine> Fallible<M> for Paravirt {
+    fn acquire_under<V: Vigil<M>>(m: &M, word: &LockWord<M::Cell>, vigil: &mut V) -> Result<(), V::Error> {
+        beside::<M, Self, V>(m, word, vigil)
     }
 }
 

@@ -4,6 +4,7 @@
 use core::convert::Infallible;
 
 use super::SlowPath;
+use super::vigil::{Fallible, Vigil, beside};
 use crate::machine::{Event, Machine};
 use crate::word::LockWord;
 
@@ -21,6 +22,14 @@ unsafe impl<M: Machine> SlowPath<M> for TestAndSet {
     fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Infallible> {
         barge(m, word);
         Ok(())
+    }
+}
+
+// SAFETY: `beside` returns when it has claimed the byte, or has given up.
+#[allow(unsafe_code, reason = "promises exclusion")]
+unsafe impl<M: Machine> Fallible<M> for TestAndSet {
+    fn acquire_under<V: Vigil<M>>(m: &M, word: &LockWord<M::Cell>, vigil: &mut V) -> Result<(), V::Error> {
+        beside::<M, Self, V>(m, word, vigil)
     }
 }
 

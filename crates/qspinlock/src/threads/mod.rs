@@ -10,6 +10,7 @@ mod facts;
 mod fixed;
 mod fork;
 mod park;
+mod records;
 mod slots;
 
 pub(crate) use configure::automatic;
@@ -17,11 +18,14 @@ pub use configure::{Configuration, ConfigureError, choice, configuration, config
 pub use environment::{ENVIRONMENT_VARIABLE, EnvironmentError, SLOW_PATH_VARIABLE, environment};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use facts::threads as count;
+pub use records::locks_left_behind;
 pub use slots::{CAPACITY, slots_in_use};
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::atomic::{AtomicCell, full_fence, signal_fence, spin_until, spin_until_for, spin_until_mine};
+use crate::atomic::{
+    AtomicCell, full_fence, signal_fence, spin_until, spin_until_for, spin_until_mine, spin_until_mine_for,
+};
 use crate::machine::{Access, Budget, Cell, Event, GlobalMachine, Machine};
 use crate::queue::{Cpu, Slot};
 use crate::slowpath::Patience;
@@ -99,6 +103,17 @@ unsafe impl Machine for Threads {
         done: impl Fn(u32) -> bool,
     ) -> Result<u32, u32> {
         spin_until_for(cell, access, budget, || self.now(), done)
+    }
+
+    #[inline]
+    fn until_mine_for(
+        &self,
+        cell: &AtomicCell,
+        access: Access,
+        budget: Budget,
+        done: impl Fn(u32) -> bool,
+    ) -> Result<u32, u32> {
+        spin_until_mine_for(cell, access, budget, || self.now(), done)
     }
 
     #[inline]

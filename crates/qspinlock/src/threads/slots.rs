@@ -9,7 +9,7 @@ mod ghosts;
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::{exit, fork};
+use super::{exit, fork, records};
 use crate::atomic::{AtomicCell, signal_fence};
 use crate::queue::{Cpu, Slot};
 
@@ -41,8 +41,7 @@ pub(super) fn mine() -> Option<Cpu> {
     }
 }
 
-/// A number of the calling thread, to spread something by. Claims nothing; without a slot it is one that others have.
-#[cfg(feature = "stats")]
+/// The caller's slot + 1, claimed before; or a number that is of no slot.
 #[inline]
 pub(super) fn number() -> u32 {
     MINE.with(|mine| mine.load(Ordering::Relaxed))
@@ -68,6 +67,7 @@ fn first_use() -> Option<Cpu> {
     }
     fork::arm();
     let slot = TABLE.claim()?;
+    records::is_used(slot);
     // A signal handler may have run since `mine` looked, waited for a lock, and claimed a slot for this thread. Then
     // keep that one. One instruction, so that no handler comes between looking and writing: its slot would be lost.
     match MINE.with(|mine| mine.compare_exchange(NONE, slot + 1, Ordering::Relaxed, Ordering::Relaxed)) {
@@ -86,6 +86,7 @@ pub(super) fn thread_ends() {
     // A handler from here on must find no slot: this one is about to be another thread's.
     signal_fence();
     if number != NONE && number != GONE {
+        records::owner_is_gone(number - 1);
         TABLE.give_back(number - 1);
     }
 }

@@ -40,6 +40,8 @@ const RELEASE_COLD: Access = Access::release("word.release-cold", "every claim: 
 const RELEASE_FAIR: Access = Access::release("word.release-fair", "every claim: the critical section comes before");
 const WATCH: Access = Access::relaxed("word.watch", "the claim that follows acquires");
 const SEEN: Access = Access::relaxed("word.seen", "nothing is concluded from it: a swap follows");
+const SEEN_NOW: Access =
+    Access::acquire("word.seen-now", "resilient.fence: what an owner had entered before it claimed");
 const DOZE: Access = Access::relaxed("word.doze", "the claim that follows acquires");
 const CLAIM: Access = Access::acquire("word.claim", "word.release-*: enter the critical section");
 const ENTER_LANE: Access = Access::acquire("word.enter-lane", "word.release-*: it claims if it can");
@@ -123,6 +125,11 @@ impl<C: Cell> LockWord<C> {
     /// What is there, as a hint.
     pub(crate) fn seen(&self) -> Value {
         Value(self.0.load(SEEN))
+    }
+
+    /// What is there now, and all that whoever wrote it had done before.
+    pub(crate) fn seen_now(&self) -> Value {
+        Value(self.0.load(SEEN_NOW))
     }
 
     /// Waits a while until `done`.

@@ -71,8 +71,9 @@ pub use patience::{Excerpt, OutOfRange, Parameter, ParseError, Patience};
 use core::convert::Infallible;
 
 use self::kind::Kind;
-use self::nap::{Nap, is_past, poll};
+use self::nap::{Nap, poll};
 use self::unlock::{get_up, release_cold, release_fair};
+use super::vigil::{Fallible, Never, Until, Vigil};
 use super::{HandsOver, SlowPath};
 use crate::machine::{Budget, Event, Machine};
 use crate::queue::{Level, Tail, node};
@@ -81,7 +82,7 @@ use crate::word::{LockWord, Step, Value};
 /// A slow path whose waiters can also wait until some moment, and for a condition.
 ///
 /// Not to be implemented elsewhere: all that sleeps follows one protocol.
-pub trait Sleeping<M: Machine>: SlowPath<M, Error = Infallible> + kind::Sealed {
+pub trait Sleeping<M: Machine>: Fallible<M> + kind::Sealed {
     /// How long a waiter tries one thing before it tries the next.
     fn patience(m: &M) -> Patience;
 
@@ -95,7 +96,7 @@ pub trait Sleeping<M: Machine>: SlowPath<M, Error = Infallible> + kind::Sealed {
     /// nothing if it has been reached already.
     #[must_use = "the lock is held only if this is true"]
     fn acquire_until(m: &M, word: &LockWord<M::Cell>, deadline: u64) -> bool {
-        timed::acquire_until(m, word, &Self::patience(m), deadline)
+        Self::acquire_under(m, word, &mut Until(deadline)).is_ok()
     }
 }
 
@@ -178,6 +179,22 @@ unsafe impl<M: Machine, S: Kind> SlowPath<M> for S {
 
     fn is_taken(seen: Value) -> bool {
         seen.is_locked()
+    }
+}
+
+// SAFETY: the same ways out, but for those that say so.
+#[allow(unsafe_code, reason = "promises exclusion")]
+unsafe impl<M: Machine, S: Kind> Fallible<M> for S {
+    fn acquire_under<V: Vigil<M>>(m: &M, word: &LockWord<M::Cell>, vigil: &mut V) -> Result<(), V::Error> {
+        timed::acquire_under(m, word, &<S as Sleeping<M>>::patience(m), vigil)
+    }
+
+    fn is_to_be_had(seen: Value) -> bool {
+        seen.is_for_waiters()
+    }
+
+    fn take_past_all(word: &LockWord<M::Cell>) -> bool {
+        word.claim()
     }
 }
 
@@ -279,18 +296,19 @@ fn sleep<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, turns
         without_node(m, word, patience);
         return State::Owner;
     };
-    sleep_on(m, word, patience, turns, level.me(), None)
+    let Ok(told) = sleep_on(m, word, patience, turns, level.me(), &mut Never);
+    told
 }
 
-/// The same, on the node `me`, and until a deadline. If that comes first, the node stays in the queue, `Abandoned`.
-fn sleep_on<M: Machine>(
+/// The same, on the node `me`, and for as long as a vigil lets it. When that ends it, the node stays in the queue, abandoned.
+fn sleep_on<M: Machine, V: Vigil<M>>(
     m: &M,
     word: &LockWord<M::Cell>,
     patience: &Patience,
     turns: u32,
     me: Tail,
-    deadline: Option<u64>,
-) -> State {
+    vigil: &mut V,
+) -> Result<State, V::Error> {
     let mine = node(m, me);
     let state = if turns >= patience.turns { State::Starving } else { State::Waiting };
     let is_first = loop {
@@ -298,7 +316,7 @@ fn sleep_on<M: Machine>(
         if seen.is_for_waiters() {
             if word.claim() {
                 mine.stay_up();
-                return State::Owner;
+                return Ok(State::Owner);
             }
             continue;
         }
@@ -309,27 +327,31 @@ fn sleep_on<M: Machine>(
     };
     m.count(Event::Queued);
     if is_first && poll(m, word, patience) && word.claim() && get_up(m, word, me) {
-        return State::Owner;
+        return Ok(State::Owner);
     }
     let mut nap = Nap::new(m, if is_first { patience.nap } else { patience.nap_behind });
+    let mut looked = vigil.look_before_sleep(m).map(|()| false);
     loop {
+        if let Err(over) = looked {
+            return match mine.abandon(state) {
+                State::Abandoned => Err(over),
+                told => Ok(told),
+            };
+        }
         m.count(if is_first { Event::WaitHead } else { Event::WaitNode });
-        match mine.sleep(m, state, nap.end_or(deadline)) {
+        match mine.sleep(m, state, nap.end_or(vigil.due())) {
             State::Waiting | State::Starving => m.count(Event::Spurious),
             told => {
                 m.count(Event::KickWake);
-                return told;
+                return Ok(told);
             }
         }
-        let is_late = is_past(m, deadline);
-        if (nap.ends() || is_late) && word.seen().is_for_waiters() && word.claim() {
+        looked = vigil.look(m);
+        if (nap.ends() || !matches!(looked, Ok(false))) && word.seen().is_for_waiters() && word.claim() {
             m.count(Event::Rescued);
             if get_up(m, word, me) {
-                return State::Owner;
+                return Ok(State::Owner);
             }
-        }
-        if is_late {
-            return mine.abandon(state);
         }
         nap.next(m);
     }

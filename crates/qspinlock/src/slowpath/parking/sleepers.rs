@@ -2,6 +2,7 @@
 
 use crate::machine::{Access, Cell, Machine};
 use crate::queue::{Node, Tail};
+use crate::slowpath::place;
 
 const PREPARE: Access = Access::relaxed("node.prepare", "sleepers.push publishes it");
 const TELL: Access = Access::release(
@@ -9,10 +10,8 @@ const TELL: Access = Access::release(
     "node.told: the node is its owner's again, and if it is handed the lock, so is what the lock protects",
 );
 const TOLD: Access = Access::acquire("node.told", "node.tell");
-const RESERVE: Access = Access::acquire("node.reserve", "node.tell: who took the abandoned node out has read it");
 const ABANDON: Access =
     Access::relaxed("node.abandon", "nothing is passed on: the node is its owner's again when idle");
-const GIVE_BACK: Access = Access::relaxed("node.give-back", "it passes from a thread to itself");
 const SLEEP: Access = Access::relaxed("node.sleep", "node.told follows");
 
 /// How a sleeper stands with the lock: what its node's `grant` holds.
@@ -34,6 +33,8 @@ pub(crate) enum State {
     /// In no queue: waits for a condition.
     Listed = 6,
 }
+
+const _: () = assert!(State::Idle as u32 == place::IDLE && State::Woken as u32 == place::TAKEN);
 
 impl State {
     fn of(grant: u32) -> Self {
@@ -66,16 +67,6 @@ impl<C: Cell> Node<C> {
     pub(super) fn sleep<M: Machine<Cell = C>>(&self, m: &M, state: State, until: Option<u64>) -> State {
         m.wait(&self.grant, state as u32, SLEEP, until);
         State::of(self.grant.load(TOLD))
-    }
-
-    /// Takes the node for a wait that may end before its turn. False if it is in use, or still lies in some queue.
-    pub(super) fn reserve(&self) -> bool {
-        self.grant.cas(State::Idle as u32, State::Woken as u32, RESERVE).is_ok()
-    }
-
-    /// Gives back a reserved node that lies in no queue.
-    pub(super) fn give_back(&self) {
-        self.grant.store(State::Idle as u32, GIVE_BACK);
     }
 
     /// Leaves the node in the queue, to whose turn it is to make it idle; or else what its owner has been told.

@@ -29,70 +29,81 @@
 //! up, that waiter's thread is left with one node less for this. It costs promptness, once all three are gone, and
 //! nothing else.
 
-use super::nap::is_past;
 use super::sleepers::State;
 use super::{Patience, lane, sleep_on, spin};
 use crate::machine::{Event, Machine};
-use crate::queue::{LEVELS, NODES, Node, Tail, node};
+use crate::slowpath::place::Place;
+use crate::slowpath::vigil::Vigil;
 use crate::word::LockWord;
 
 /// The first look of a waiter without a node comes after this time, each next one after twice as long.
 const DOZE: u64 = 20_000;
 const LONGEST_DOZE: u64 = 2_000_000;
 
-/// Waits for the lock and takes it. False, and without a trace but for abandoned nodes, when [`Machine::now`] has reached
-/// `deadline`.
-pub(super) fn acquire_until<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, deadline: u64) -> bool {
-    let Some(hasty) = hurried(m, patience, deadline) else { return false };
-    if spin(m, word, &hasty) {
-        return true;
+/// Waits for the lock and takes it, for as long as the vigil lets it. If it fails it leaves no trace but abandoned nodes.
+pub(super) fn acquire_under<M: Machine, V: Vigil<M>>(
+    m: &M,
+    word: &LockWord<M::Cell>,
+    patience: &Patience,
+    vigil: &mut V,
+) -> Result<(), V::Error> {
+    let patience = &if V::MAY_BE_HANDED { *patience } else { Patience { turns: u32::MAX, ..*patience } };
+    vigil.look(m)?;
+    if spin(m, word, &hurried(m, patience, vigil.due())) {
+        return Ok(());
     }
     for _ in 0..patience.yields {
-        if is_past(m, Some(deadline)) {
-            return false;
-        }
+        vigil.look(m)?;
         m.yield_cpu();
         if word.claim() {
-            return true;
+            return Ok(());
         }
     }
     let (mut place, mut turns, mut doze) = (None, 0, DOZE);
-    while let Some(hasty) = hurried(m, patience, deadline) {
+    let over = loop {
+        if let Err(over) = vigil.look(m) {
+            break over;
+        }
+        let hasty = hurried(m, patience, vigil.due());
         if (turns > 0 && spin(m, word, &hasty)) || lane(m, word, &hasty) {
-            return true;
+            return Ok(());
         }
         place = place.or_else(|| Place::take(m));
-        match &place {
-            Some(taken) => match sleep_on(m, word, patience, turns, taken.me, Some(deadline)) {
-                State::Owner => return true,
-                State::Abandoned => {
+        if let Some(taken) = &place {
+            match sleep_on(m, word, patience, turns, taken.me, vigil) {
+                Ok(State::Owner) => return Ok(()),
+                Ok(_) => turns = patience.turns.min(turns + 1),
+                Err(over) => {
                     place.take().expect("we lay there").leave(m);
-                    return word.claim();
+                    return if word.claim() { Ok(()) } else { Err(over) };
                 }
-                _ => turns = patience.turns.min(turns + 1),
-            },
-            None => {
-                if doze == DOZE {
-                    m.count(Event::NoNode);
-                }
-                word.doze(m, m.now().saturating_add(doze).min(deadline));
-                m.yield_cpu();
-                doze = LONGEST_DOZE.min(doze * 2);
             }
+        } else {
+            if doze == DOZE {
+                m.count(Event::NoNode);
+            }
+            if let Err(over) = vigil.look_before_sleep(m) {
+                break over;
+            }
+            let end = m.now().saturating_add(doze);
+            word.doze(m, vigil.due().map_or(end, |due| due.min(end)));
+            m.yield_cpu();
+            doze = LONGEST_DOZE.min(doze * 2);
         }
         if word.claim() {
-            return true;
+            return Ok(());
         }
-    }
-    place.is_some_and(|place| pass_on(m, word, place))
+    };
+    if place.is_some_and(|place| pass_on(m, word, place)) { Ok(()) } else { Err(over) }
 }
 
-/// The same patience, with no phase longer than the time that is left. `None` if there is none.
-fn hurried<M: Machine>(m: &M, patience: &Patience, deadline: u64) -> Option<Patience> {
-    let left = u32::try_from(deadline.saturating_sub(m.now())).unwrap_or(u32::MAX);
+/// The same patience, with no phase longer than the time that is left until the vigil's next look.
+fn hurried<M: Machine>(m: &M, patience: &Patience, due: Option<u64>) -> Patience {
+    let left = due.map_or(u64::MAX, |due| due.saturating_sub(m.now()));
+    let left = u32::try_from(left).unwrap_or(u32::MAX);
     let least = |phase: u32| phase.min(left);
-    let ask_after = least(patience.ask_after);
-    (left > 0).then(|| Patience { spin: least(patience.spin), lane: least(patience.lane), ask_after, ..*patience })
+    let (spin, lane, ask_after) = (least(patience.spin), least(patience.lane), least(patience.ask_after));
+    Patience { spin, lane, ask_after, ..*patience }
 }
 
 /// Gives up, having been woken: the duty that comes with it goes to whoever owns the lock. Or takes the lock.
@@ -111,37 +122,5 @@ fn pass_on<M: Machine>(m: &M, word: &LockWord<M::Cell>, place: Place<'_, M>) -> 
             place.leave(m);
             return false;
         }
-    }
-}
-
-/// The right to a node for a wait that may end before its turn. Given back when dropped.
-struct Place<'m, M: Machine> {
-    machine: &'m M,
-    me: Tail,
-}
-
-impl<'m, M: Machine> Place<'m, M> {
-    /// Takes a free one of the caller's CPU. `None` if it has no CPU, or none is free.
-    fn take(machine: &'m M) -> Option<Self> {
-        let cpu = machine.here()?;
-        let mut places = (LEVELS..NODES).map(|level| Tail::new(cpu, level));
-        // One step, so that a handler which interrupts us takes another one.
-        places.find(|&me| node(machine, me).reserve()).map(|me| Self { machine, me })
-    }
-
-    fn node(&self) -> &'m Node<M::Cell> {
-        node(self.machine, self.me)
-    }
-
-    /// Leaves the node in the queue.
-    fn leave(self, m: &M) {
-        m.count(Event::Abandoned);
-        core::mem::forget(self);
-    }
-}
-
-impl<M: Machine> Drop for Place<'_, M> {
-    fn drop(&mut self) {
-        self.node().give_back();
     }
 }

@@ -1,0 +1,138 @@
+//! Who waits for whom: a lock is wanted by a CPU, held by another one, which waits for a lock in turn. Round the circle, nobody
+//! will ever go on.
+//!
+//! # Only what is true
+//! The records are read while others write them. What makes an answer true:
+//! 1. *A wait is one thing.* A CPU numbers its waits, and publishes the number after what it holds and wants in that wait.
+//!    Who reads the number, then the entries, then the same number again, has read what belonged to that wait.
+//! 2. *All of them again.* When the circle is closed, every number in it is read a second time. Say CPU i waits for a lock that
+//!    j holds in its wait. If i's wait had ended well, j would have released that lock, after its own wait had ended, or
+//!    before it began and then taken it again. In either case i got the lock before, and what j published carries that i
+//!    has gone on: the second look at i would have shown another number. So the first of them to have gone on would have had to
+//!    come after another one. None has, unless it gave up, and then it had been so.
+//!
+//! # All that lasts
+//! A CPU publishes its wait, then fences, then looks. Of those in a circle the last to publish sees all others. So the circle is
+//! found when it closes, at that one's first look, whoever waits how. A CPU that holds nothing can be in no circle, and publishes nothing.
+//!
+//! One thing is left to the clock: an interrupt that arrives between an owner's claim and its note of it, or between its
+//! note and its release, and then waits for another lock. Others cannot know whether that CPU holds the lock. If the interrupt wants that very lock
+//! itself, it can find out ([`is_ours_alone`]).
+
+use core::panic::Location;
+
+use super::record::{At, Own, Recorder, Wait};
+use crate::machine::Access;
+use crate::queue::Cpu;
+use crate::slowpath::Fallible;
+use crate::word::LockWord;
+
+/// CPUs in the longest circle that is found.
+pub const LONGEST: usize = 256;
+
+const FENCE: Access = Access {
+    name: "detect.fence",
+    order: crate::machine::Ordering::SeqCst,
+    pairs: "itself: of two CPUs that publish a wait and then look, one at least sees the other",
+};
+
+/// One CPU in a circle: it wants a lock, which the next one holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Who: its number, in user space that of the thread's slot.
+    pub cpu: Cpu,
+    /// What it wants: the address of the lock.
+    pub wants: usize,
+    /// Where that was asked for.
+    pub wants_at: Option<&'static Location<'static>>,
+    /// Where it asked for the lock that it holds, and that the one before it wants.
+    pub holds_at: Option<&'static Location<'static>>,
+}
+
+/// Who waits for whom, from one CPU round to itself.
+pub(super) struct Circle {
+    /// CPUs, their waits, and what in them the one before waits for, as they were seen. The first is the one that looked.
+    seen: [(Cpu, Wait, At); LONGEST],
+    length: usize,
+}
+
+impl Circle {
+    /// The circle that `me` closes by waiting, if it does. The caller has begun its wait.
+    pub(super) fn find<M: Recorder>(m: &M, me: Cpu) -> Option<Self> {
+        m.fence(FENCE);
+        let mine = m.record(me).waits()?;
+        let mut circle = Self { seen: [(me, mine, At::BEYOND); LONGEST], length: 0 };
+        let (mut cpu, mut wait, mut held) = (me, mine, At::BEYOND);
+        loop {
+            *circle.seen.get_mut(circle.length)? = (cpu, wait, held);
+            circle.length += 1;
+            let (name, _) = m.record(cpu).wanted(wait)?;
+            (cpu, wait, held) = holder(m, name)?;
+            if cpu == me {
+                circle.seen[0].2 = held;
+                return (wait == mine && circle.is_still_there(m)).then_some(circle);
+            }
+            if circle.seen().iter().any(|&(seen, ..)| seen == cpu) {
+                // A circle without us: its own CPUs find it.
+                return None;
+            }
+        }
+    }
+
+    fn seen(&self) -> &[(Cpu, Wait, At)] {
+        &self.seen[..self.length]
+    }
+
+    fn is_still_there<M: Recorder>(&self, m: &M) -> bool {
+        self.seen().iter().all(|&(cpu, wait, _)| m.record(cpu).waits() == Some(wait))
+    }
+
+    /// What there is to tell of it.
+    pub(super) fn links<'a, M: Recorder>(&'a self, m: &'a M) -> impl Iterator<Item = Link> + 'a {
+        self.seen().iter().map(move |&(cpu, wait, held)| {
+            let (wants, wants_at) = m.record(cpu).wanted(wait).unwrap_or_default();
+            Link { cpu, wants, wants_at, holds_at: m.record(cpu).place(held) }
+        })
+    }
+}
+
+/// All CPUs that have a record.
+pub(super) fn cpus<M: Recorder>(m: &M) -> impl Iterator<Item = Cpu> + use<M> {
+    (0..m.recorded()).filter_map(Cpu::new)
+}
+
+/// The CPU that holds a lock and waits for another one, if there is one.
+fn holder<M: Recorder>(m: &M, name: usize) -> Option<(Cpu, Wait, At)> {
+    cpus(m).find_map(|cpu| {
+        let wait = m.record(cpu).waits()?;
+        m.record(cpu).held_in(wait, name).map(|at| (cpu, wait, at))
+    })
+}
+
+/// How the CPU that wants a lock, entered at `except`, stands with it already: in a context that was interrupted, or in the one that now
+/// asks again.
+pub(super) fn own<M: Recorder, S: Fallible<M>>(
+    m: &M,
+    word: &LockWord<M::Cell>,
+    name: usize,
+    me: Cpu,
+    except: At,
+) -> Own {
+    match m.record(me).own(name, except) {
+        Own::Unsure(at) if is_ours_alone::<M, S>(m, word, name, me) => Own::Holds(at),
+        own => own,
+    }
+}
+
+/// Whether a lock is held by its CPU's own context that was interrupted in the middle of taking or releasing it.
+///
+/// Whoever holds a lock has entered it before, and removes it after. So if the lock is held at some moment at which nobody else has entered it,
+/// it is ours. The moment is that of the look at the word. Nobody has pushed anything from before the search until after it,
+/// so an owner that is seen there would have been entered when the search began, and not removed until it was past.
+fn is_ours_alone<M: Recorder, S: Fallible<M>>(m: &M, word: &LockWord<M::Cell>, name: usize, me: Cpu) -> bool {
+    let others = || cpus(m).filter(|&cpu| cpu != me);
+    // Each only grows: the same sum, the same numbers.
+    let pushes = || others().map(|cpu| u64::from(m.record(cpu).pushes())).sum::<u64>();
+    let before = pushes();
+    !others().any(|cpu| m.record(cpu).may_hold(name)) && !S::is_to_be_had(word.seen_now()) && pushes() == before
+}

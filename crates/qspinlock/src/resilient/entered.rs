@@ -1,0 +1,84 @@
+//! Where a lock that is wanted or held is recorded: small enough for a guard to carry it.
+
+use core::panic::Location;
+
+use super::record::{At, ENTRIES, RecordOf, Recorder};
+use crate::queue::Cpu;
+
+/// A CPU and an entry in its record. Or neither: the caller has no CPU number.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entered(u32);
+
+/// Bits that an entry takes. Its highest value: there was no room.
+const BITS: u32 = 5;
+const BEYOND: u32 = (1 << BITS) - 1;
+
+const _: () = assert!(ENTRIES <= BEYOND as usize && Cpu::MAX < u32::MAX >> BITS);
+
+impl Entered {
+    /// No CPU, and so no room.
+    const NOWHERE: Self = Self(u32::MAX);
+
+    #[inline]
+    fn new(cpu: Cpu, at: At) -> Self {
+        Self((cpu.index() as u32) << BITS | at.index().map_or(BEYOND, |at| at as u32))
+    }
+
+    /// The CPU, and where in its record. `None` without a CPU.
+    #[inline]
+    pub(super) fn get(self) -> Option<(Cpu, At)> {
+        Cpu::new(self.0 >> BITS).map(|cpu| (cpu, At::of(self.0 & BEYOND)))
+    }
+
+    /// The same, if there is an entry.
+    #[inline]
+    fn recorded<M: Recorder>(self, m: &M) -> Option<(&RecordOf<M>, At)> {
+        let at = self.0 & BEYOND;
+        (at != BEYOND).then(|| (m.record(Cpu::known(self.0 >> BITS)), At::of(at)))
+    }
+
+    /// Enters a lock that is about to be tried.
+    #[inline]
+    pub(super) fn enter<M: Recorder>(m: &M, name: usize, place: &'static Location<'static>) -> Self {
+        m.mine().map_or(Self::NOWHERE, |(cpu, record)| Self::new(cpu, record.push(m, name, place)))
+    }
+
+    /// Where the caller's CPU has recorded that it holds a lock; or may hold it, since there was no room. `None` if it does not.
+    #[inline]
+    pub(super) fn find<M: Recorder>(m: &M, name: usize) -> Option<Self> {
+        let Some((cpu, record)) = m.mine() else { return Some(Self::NOWHERE) };
+        record.find(name).map(|at| Self::new(cpu, at))
+    }
+
+    /// It is held now.
+    #[inline]
+    pub(super) fn hold<M: Recorder>(self, m: &M, name: usize) {
+        if let Some((record, at)) = self.recorded(m) {
+            record.hold(name, at);
+        }
+    }
+
+    /// It is about to be released.
+    #[inline]
+    pub(super) fn leave<M: Recorder>(self, m: &M, name: usize) {
+        if let Some((record, at)) = self.recorded(m) {
+            record.leave(name, at);
+        }
+    }
+
+    /// It has been released, or was not to be had.
+    #[inline]
+    pub(super) fn remove<M: Recorder>(self, m: &M) {
+        match self.recorded(m) {
+            Some((record, at)) => record.remove(m, at),
+            None => self.forget(m),
+        }
+    }
+
+    #[cold]
+    fn forget<M: Recorder>(self, m: &M) {
+        if let Some((cpu, _)) = self.get() {
+            m.record(cpu).forget_beyond();
+        }
+    }
+}

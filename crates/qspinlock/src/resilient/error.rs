@@ -1,0 +1,80 @@
+//! Why a lock was not taken.
+
+use core::fmt;
+
+use super::report::{Report, Ticket};
+
+/// Why a lock was not taken. Nothing is held, nor waited for, by who was told so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct LockError {
+    kind: LockErrorKind,
+    ticket: Ticket,
+}
+
+/// What kind of error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LockErrorKind {
+    /// The caller holds the lock already; or its owner waits for another lock, and so on round to one that the caller
+    /// holds. Nobody in that circle would ever have gone on. Each such error is true.
+    #[doc(alias = "EDEADLK")]
+    Deadlock,
+    /// The time is over. The owner takes long, has gone without unlocking, or waits for somebody outside of what resilient
+    /// locks can see.
+    #[doc(alias = "ETIMEDOUT")]
+    TimedOut,
+}
+
+impl LockError {
+    pub(super) const fn new(kind: LockErrorKind, ticket: Ticket) -> Self {
+        Self { kind, ticket }
+    }
+
+    /// What kind of error it is.
+    #[must_use]
+    pub const fn kind(self) -> LockErrorKind {
+        self.kind
+    }
+
+    /// Whether the lock would never have been had.
+    #[must_use]
+    pub const fn is_deadlock(self) -> bool {
+        matches!(self.kind, LockErrorKind::Deadlock)
+    }
+
+    /// Whether the time was over.
+    #[must_use]
+    pub const fn is_timeout(self) -> bool {
+        matches!(self.kind, LockErrorKind::TimedOut)
+    }
+
+    /// Who holds what and wants what, as it was then. `None` if so many errors have come since that it is no longer
+    /// known ([`KEPT`](crate::atomic::reports::KEPT)).
+    ///
+    /// It tells addresses and places in the source, and follows no pointer to a lock: the locks may be gone.
+    #[must_use]
+    pub fn report(self) -> Option<Report> {
+        crate::atomic::reports::recall(self.ticket)
+    }
+}
+
+impl fmt::Display for LockErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deadlock => "deadlock",
+            Self::TimedOut => "timed out",
+        })
+    }
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            LockErrorKind::Deadlock => f.write_str("the lock was not taken: that would have been a deadlock"),
+            LockErrorKind::TimedOut => f.write_str("the lock was not taken: its owner has not released it in time"),
+        }
+    }
+}
+
+impl core::error::Error for LockError {}

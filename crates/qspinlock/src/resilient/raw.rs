@@ -1,0 +1,204 @@
+//! The lock itself, without data.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::panic::Location;
+
+use super::entered::Entered;
+use super::error::LockError;
+use super::record::Recorder;
+use super::watch::Watch;
+use crate::machine::{Access, GlobalMachine, Machine};
+use crate::slowpath::{Chosen, Fallible};
+use crate::word::LockWord;
+
+const FENCE: Access =
+    Access::release("resilient.fence", "word.seen-now: who sees the lock taken finds it entered in a record");
+
+/// A resilient lock without data: 4 bytes, on machine `M`, whose waiters follow slow path `S`. See the
+/// [module](super).
+///
+/// Release and acquire synchronise: what an owner did before unlocking is visible to the next owner.
+#[doc(alias = "rqspinlock")]
+#[doc(alias = "rqspinlock_t")]
+#[repr(transparent)]
+pub struct RawResilientLock<M: Machine, S = Chosen> {
+    word: LockWord<M::Cell>,
+    slow_path: PhantomData<fn() -> S>,
+}
+
+impl<M: GlobalMachine, S> RawResilientLock<M, S> {
+    /// An unlocked lock.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { word: LockWord::new(), slow_path: PhantomData }
+    }
+}
+
+impl<M: GlobalMachine, S> Default for RawResilientLock<M, S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The caller does not hold the lock, so it has not been released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotHeld;
+
+impl fmt::Display for NotHeld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the lock is not held here, and was not released")
+    }
+}
+
+impl core::error::Error for NotHeld {}
+
+impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
+    /// An unlocked lock in a cell that holds 0, for machines that make their own cells.
+    pub const fn from_cell(cell: M::Cell) -> Self {
+        Self { word: LockWord::from_cell(cell), slow_path: PhantomData }
+    }
+
+    /// Waits for the lock and takes it; no longer than the machine's [limit](Recorder::limit).
+    ///
+    /// # Errors
+    /// See [`LockErrorKind`](super::LockErrorKind). Nothing is held then.
+    ///
+    /// # Panics
+    /// Instead of an error, if the machine is [strict](Recorder::is_strict).
+    #[inline]
+    #[track_caller]
+    #[doc(alias = "raw_res_spin_lock")]
+    pub fn acquire_on(&self, m: &M) -> Result<(), LockError> {
+        self.enter(m, None).map(drop)
+    }
+
+    /// The same, with a limit of its own, in nanoseconds. With 0 it tries once; the largest number is as good as none.
+    ///
+    /// # Errors
+    /// The same.
+    ///
+    /// # Panics
+    /// The same.
+    #[inline]
+    #[track_caller]
+    pub fn acquire_within_on(&self, m: &M, limit: u64) -> Result<(), LockError> {
+        self.enter(m, Some(limit)).map(drop)
+    }
+
+    /// Takes the lock if that can be done at once.
+    #[inline]
+    #[track_caller]
+    #[must_use = "the lock is held only if this is true"]
+    pub fn try_acquire_on(&self, m: &M) -> bool {
+        self.try_enter(m).is_some()
+    }
+
+    /// Releases the lock, if the caller's CPU has it in its record; or may have it, because there was no room.
+    ///
+    /// # Errors
+    /// The caller's CPU does not hold the lock. Nothing has been done.
+    ///
+    /// # Safety
+    /// If the caller's CPU holds the lock, it is the caller's to release: not that of a context which it has interrupted, and of no guard.
+    #[inline]
+    #[doc(alias = "raw_res_spin_unlock")]
+    #[allow(unsafe_code, reason = "an obligation on callers")]
+    pub unsafe fn release_on(&self, m: &M) -> Result<(), NotHeld> {
+        let entered = Entered::find(m, m.name(&self.word)).ok_or(NotHeld)?;
+        self.exit(m, entered);
+        Ok(())
+    }
+
+    #[inline]
+    #[track_caller]
+    pub(super) fn enter(&self, m: &M, limit: Option<u64>) -> Result<Entered, LockError> {
+        let place = Location::caller();
+        let name = m.name(&self.word);
+        let entered = Entered::enter(m, name, place);
+        // On every way to a claim, before it.
+        m.fence(FENCE);
+        if !S::try_acquire(&self.word) {
+            self.enter_slow(m, entered, place, limit)?;
+        }
+        entered.hold(m, name);
+        Ok(entered)
+    }
+
+    #[inline]
+    #[track_caller]
+    pub(super) fn try_enter(&self, m: &M) -> Option<Entered> {
+        let name = m.name(&self.word);
+        let entered = Entered::enter(m, name, Location::caller());
+        m.fence(FENCE);
+        let is_ours = S::try_acquire(&self.word) || S::try_past(&self.word);
+        if is_ours {
+            entered.hold(m, name)
+        } else {
+            entered.remove(m)
+        }
+        is_ours.then_some(entered)
+    }
+
+    /// Releases what was entered.
+    #[inline]
+    pub(super) fn exit(&self, m: &M, entered: Entered) {
+        entered.leave(m, m.name(&self.word));
+        m.signal_fence();
+        S::release(m, &self.word);
+        m.signal_fence();
+        entered.remove(m);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_slow(
+        &self,
+        m: &M,
+        entered: Entered,
+        place: &'static Location<'static>,
+        limit: Option<u64>,
+    ) -> Result<(), LockError> {
+        if S::try_past(&self.word) {
+            return Ok(());
+        }
+        let limit = limit.unwrap_or_else(|| m.limit());
+        let result = Watch::<M, S>::new(m, &self.word, entered, place, limit).and_then(|mut watch| {
+            let waited = match watch.is_unsure() {
+                true => S::acquire_beside(m, &self.word, &mut watch),
+                false => S::acquire_under(m, &self.word, &mut watch),
+            };
+            watch.end(m);
+            waited
+        });
+        // Here, and only here, is undone what was done before; whatever has failed.
+        result.inspect_err(|&error| {
+            entered.remove(m);
+            if m.is_strict() {
+                panic_with(error);
+            }
+        })
+    }
+
+    /// Whether anybody holds the lock or waits for it.
+    #[inline]
+    pub fn is_taken(&self) -> bool {
+        S::is_taken(self.word.peek())
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn panic_with(error: LockError) -> ! {
+    match error.report() {
+        Some(report) => panic!("{report}"),
+        None => panic!("{error}"),
+    }
+}
+
+impl<M: Machine, S> fmt::Debug for RawResilientLock<M, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seen = self.word.peek();
+        f.debug_struct("RawResilientLock").field("locked", &seen.is_locked()).field("tail", &seen.tail()).finish()
+    }
+}

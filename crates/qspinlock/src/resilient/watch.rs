@@ -1,0 +1,202 @@
+//! How a waiter for a resilient lock watches out: for a circle of waiters, and for the end of its time.
+
+use core::panic::Location;
+
+use super::detect::{self, Circle, Link};
+use super::entered::Entered;
+use super::error::{LockError, LockErrorKind};
+use super::record::{Own, Recorder, Wait};
+use super::report::{LINKS, Report};
+use crate::slowpath::{Fallible, Vigil};
+use crate::word::LockWord;
+
+/// When a waiter looks for a deadlock, in nanoseconds. Also before it sleeps for the first time. Each later look comes
+/// after twice as long: a deadlock is found at the first one, and the others see to what had been in the way of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looks {
+    /// The first look comes after so long. Waits that are over before cost nothing.
+    pub first: u32,
+    /// The second comes so long after the first.
+    pub next: u32,
+}
+
+impl Looks {
+    /// 10 µs, and 1 ms.
+    pub const DEFAULT: Self = Self { first: 10_000, next: 1_000_000 };
+}
+
+/// Looks at a clock that has not moved between any two of them, after which it counts as standing still. Each comes after some
+/// looks at the lock, so they take a good part of a second.
+const STILL: u32 = 1 << 18;
+
+/// The vigil of a wait.
+pub(super) struct Watch<'a, M: Recorder, S> {
+    word: &'a LockWord<M::Cell>,
+    name: usize,
+    entered: Entered,
+    place: &'static Location<'static>,
+    start: u64,
+    deadline: u64,
+    /// The next look.
+    due: u64,
+    gap: u64,
+    /// What [`Record::begin_wait`](super::record::Record::begin_wait) has said.
+    began: Option<Wait>,
+    /// Our own CPU has to do with this lock already.
+    is_unsure: bool,
+    has_looked: bool,
+    last: u64,
+    still: u32,
+    slow_path: core::marker::PhantomData<fn() -> S>,
+}
+
+impl<'a, M: Recorder, S: Fallible<M>> Watch<'a, M, S> {
+    /// Begins to watch, before anything is waited for.
+    ///
+    /// # Errors
+    /// The caller holds the lock already.
+    pub(super) fn new(
+        m: &M,
+        word: &'a LockWord<M::Cell>,
+        entered: Entered,
+        place: &'static Location<'static>,
+        limit: u64,
+    ) -> Result<Self, LockError> {
+        let (start, looks) = (m.now(), m.looks());
+        let deadline = start.saturating_add(limit);
+        let mut watch = Self {
+            word,
+            name: m.name(word),
+            entered,
+            place,
+            start,
+            deadline,
+            due: start.saturating_add(looks.first.into()).min(deadline),
+            gap: looks.next.into(),
+            began: None,
+            is_unsure: false,
+            has_looked: false,
+            last: start,
+            still: 0,
+            slow_path: core::marker::PhantomData,
+        };
+        watch.is_unsure = watch.look_at_own(m)?;
+        Ok(watch)
+    }
+
+    /// Whether our own CPU has to do with this lock, in a context that we have interrupted. It cannot go on before we do, so we must not wait behind it.
+    pub(super) const fn is_unsure(&self) -> bool {
+        self.is_unsure
+    }
+
+    /// The wait is over.
+    pub(super) fn end(self, m: &M) {
+        if let (Some(before), Some((me, at))) = (self.began, self.entered.get()) {
+            m.record(me).end_wait(self.name, at, before);
+        }
+    }
+
+    /// Whether our own CPU has to do with the lock.
+    ///
+    /// # Errors
+    /// It holds it.
+    fn look_at_own(&self, m: &M) -> Result<bool, LockError> {
+        let Some((me, at)) = self.entered.get() else { return Ok(false) };
+        let name = self.name;
+        match detect::own::<M, S>(m, self.word, name, me, at) {
+            Own::Nothing => Ok(false),
+            Own::Unsure(_) => Ok(true),
+            Own::Holds(held) => {
+                let holds_at = m.record(me).place(held);
+                let link = Link { cpu: me, wants: name, wants_at: Some(self.place), holds_at };
+                Err(self.error(m, LockErrorKind::Deadlock, core::iter::once(link)))
+            }
+        }
+    }
+
+    /// Looks for a circle, and for what had been unsure.
+    fn look_around(&mut self, m: &M) -> Result<(), LockError> {
+        self.has_looked = true;
+        let Some((me, at)) = self.entered.get() else { return Ok(()) };
+        if self.is_unsure {
+            self.is_unsure = self.look_at_own(m)?;
+        }
+        // Nobody waits for who holds nothing.
+        if self.began.is_none() && m.record(me).has_others(at) {
+            self.began = Some(m.record(me).begin_wait(self.name, at));
+        }
+        match self.began.and_then(|_| Circle::find(m, me)) {
+            Some(circle) => Err(self.error(m, LockErrorKind::Deadlock, circle.links(m))),
+            None => Ok(()),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn error(&self, m: &M, kind: LockErrorKind, links: impl Iterator<Item = Link>) -> LockError {
+        let name = self.name;
+        let mut report = Report {
+            kind,
+            cpu: self.entered.get().map(|(me, _)| me),
+            lock: name,
+            at: Some(self.place),
+            waited: m.now().saturating_sub(self.start),
+            holder: detect::cpus(m).find_map(|cpu| {
+                let record = m.record(cpu);
+                record.holds(name).map(|at| (cpu, record.place(at)))
+            }),
+            links: [None; LINKS],
+            length: 0,
+        };
+        for link in links {
+            if let Some(kept) = report.links.get_mut(report.length) {
+                *kept = Some(link);
+            }
+            report.length += 1;
+        }
+        LockError::new(kind, m.keep(&report))
+    }
+
+    fn time_is_over(&self, m: &M) -> LockError {
+        self.error(m, LockErrorKind::TimedOut, core::iter::empty())
+    }
+
+    /// Whether the clock stands still.
+    fn is_still(&mut self, now: u64) -> bool {
+        self.still = if now == self.last { self.still + 1 } else { 0 };
+        self.last = now;
+        self.still >= STILL
+    }
+}
+
+impl<M: Recorder, S: Fallible<M>> Vigil<M> for Watch<'_, M, S> {
+    type Error = LockError;
+
+    /// A waiter that sleeps may have been interrupted, by a handler that waits for somebody who wants this lock. Nobody could see that it has it.
+    const MAY_BE_HANDED: bool = false;
+
+    fn due(&self) -> Option<u64> {
+        Some(self.due)
+    }
+
+    fn look(&mut self, m: &M) -> Result<bool, LockError> {
+        let now = m.now();
+        if now < self.due {
+            return if self.is_still(now) { Err(self.time_is_over(m)) } else { Ok(false) };
+        }
+        self.look_around(m)?;
+        if now >= self.deadline {
+            return Err(self.time_is_over(m));
+        }
+        self.due = self.deadline.min(now.saturating_add(self.gap));
+        self.gap = self.gap.saturating_mul(2);
+        Ok(true)
+    }
+
+    fn look_before_sleep(&mut self, m: &M) -> Result<(), LockError> {
+        if !self.has_looked {
+            self.due = m.now();
+        }
+        self.look(m).map(drop)
+    }
+}

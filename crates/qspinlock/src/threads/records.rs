@@ -1,0 +1,70 @@
+//! What each thread has entered of the resilient locks that it holds and wants.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::Threads;
+use super::slots::{self, CAPACITY};
+use crate::atomic::reports::AtomicPlace;
+use crate::atomic::{AtomicName, AtomicRecord};
+use crate::machine::Machine;
+use crate::queue::Cpu;
+use crate::resilient::Recorder;
+
+/// Records of threads that never hold such a lock are untouched zero pages.
+static RECORDS: [AtomicRecord; CAPACITY] = [const { AtomicRecord::EMPTY }; CAPACITY];
+
+/// All slots that were ever claimed are below.
+static USED: AtomicU32 = AtomicU32::new(0);
+
+static ORPHANS: AtomicU64 = AtomicU64::new(0);
+
+/// How many resilient locks were still held by threads when these ended, since the process started. Nobody will ever release them; who waits for
+/// one is told so by time.
+#[must_use]
+pub fn locks_left_behind() -> u64 {
+    ORPHANS.load(Ordering::Relaxed)
+}
+
+/// A slot has been claimed.
+pub(super) fn is_used(slot: u32) {
+    // Who looks for others must not miss one whose lock it has seen taken: the claim of that lock comes after this.
+    USED.fetch_max(slot + 1, Ordering::AcqRel);
+}
+
+/// The thread of a slot has ended.
+pub(super) fn owner_is_gone(slot: u32) {
+    let held = RECORDS[slot as usize].clear();
+    ORPHANS.fetch_add(held.into(), Ordering::Relaxed);
+}
+
+#[cold]
+fn first_use(m: &Threads) -> Option<(Cpu, &AtomicRecord)> {
+    m.here().map(|cpu| (cpu, m.record(cpu)))
+}
+
+// SAFETY: a static table; addresses of locks are distinct, aligned to 4, and not 0; a record is cleared when its thread ends.
+#[allow(unsafe_code, reason = "promises distinct records")]
+unsafe impl Recorder for Threads {
+    type Name = AtomicName;
+    type Place = AtomicPlace;
+
+    #[inline]
+    fn mine(&self) -> Option<(Cpu, &AtomicRecord)> {
+        // One comparison for a thread that has a slot.
+        let slot = slots::number().wrapping_sub(1);
+        match RECORDS.get(slot as usize) {
+            Some(record) => Cpu::new(slot).map(|cpu| (cpu, record)),
+            None => first_use(self),
+        }
+    }
+
+    #[inline]
+    fn record(&self, cpu: Cpu) -> &AtomicRecord {
+        &RECORDS[cpu.index()]
+    }
+
+    #[inline]
+    fn recorded(&self) -> u32 {
+        USED.load(Ordering::Acquire)
+    }
+}
