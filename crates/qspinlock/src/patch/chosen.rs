@@ -73,6 +73,10 @@ impl<M: GlobalMachine<Cell = AtomicCell>> Sleeping<M> for Chosen {
     fn lines_up() -> bool {
         <ByLoad as Sleeping<M>>::lines_up()
     }
+
+    fn acquire_until(m: &M, word: &LockWord<AtomicCell>, deadline: u64) -> bool {
+        ByLoad::acquire_until(m, word, deadline)
+    }
 }
 
 // SAFETY: as `ByLoad`.

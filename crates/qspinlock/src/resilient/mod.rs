@@ -24,6 +24,7 @@ mod detect;
 mod entered;
 mod error;
 mod mutex;
+mod policy;
 mod raw;
 mod record;
 mod report;
@@ -32,10 +33,14 @@ mod watch;
 pub use detect::{LONGEST, Link};
 pub use error::{LockError, LockErrorKind};
 pub use mutex::{Mutex, MutexGuard};
+pub use policy::{Policy, PolicyError};
 pub use raw::{NotHeld, RawResilientLock};
 pub use record::{ENTRIES, Entry, NameCell, PlaceCell, Record, RecordOf, Recorder};
 pub use report::{LINKS, Report, Ticket};
 pub use watch::Looks;
+
+#[cfg(feature = "std")]
+pub use crate::threads::{policy, set_policy};
 
 /// How long `lock` waits by default, in nanoseconds: 250 ms. Things that take tens of milliseconds do happen in critical
 /// sections: a virtual CPU that is taken away, firmware that takes the machine for itself.

@@ -152,6 +152,7 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
 
     #[cold]
     #[inline(never)]
+    #[track_caller]
     fn enter_slow(
         &self,
         m: &M,
@@ -172,12 +173,13 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
             waited
         });
         // Here, and only here, is undone what was done before; whatever has failed.
-        result.inspect_err(|&error| {
+        if let Err(error) = result {
             entered.remove(m);
             if m.is_strict() {
                 panic_with(error);
             }
-        })
+        }
+        result
     }
 
     /// Whether anybody holds the lock or waits for it.
@@ -188,7 +190,7 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
 }
 
 #[cold]
-#[inline(never)]
+#[track_caller]
 fn panic_with(error: LockError) -> ! {
     match error.report() {
         Some(report) => panic!("{report}"),

@@ -9,7 +9,7 @@ use core::convert::Infallible;
 use super::parking::kind;
 use super::vigil::{Fallible, Vigil};
 use super::{HandsOver, Native, Paravirt, Parking, Patience, Sleeping, SlowPath, TestAndSet};
-use crate::machine::Machine;
+use crate::machine::{Budget, Machine};
 use crate::select::SlowPathKind;
 use crate::start;
 use crate::word::{LockWord, Value};
@@ -93,6 +93,13 @@ impl<M: Machine> Sleeping<M> for ByLoad {
     fn lines_up() -> bool {
         start::closed() == SlowPathKind::Parking
     }
+
+    fn acquire_until(m: &M, word: &LockWord<M::Cell>, deadline: u64) -> bool {
+        match start::closed() {
+            SlowPathKind::Parking => Parking::acquire_until(m, word, deadline),
+            _ => look_until(m, word, deadline),
+        }
+    }
 }
 
 // SAFETY: as above.
@@ -112,5 +119,21 @@ unsafe impl<M: Machine> Fallible<M> for ByLoad {
 
     fn take_past_all(word: &LockWord<M::Cell>) -> bool {
         chosen!(start::closed(), S => <S as Fallible<M>>::take_past_all(word))
+    }
+}
+
+/// Waits beside the queue, in which nobody may give up a place, and takes the lock past it; but not from who is about to
+/// take it, be that pending or an awake head.
+fn look_until<M: Machine>(m: &M, word: &LockWord<M::Cell>, deadline: u64) -> bool {
+    loop {
+        let now = m.now();
+        if now >= deadline {
+            return false;
+        }
+        let budget = Budget::Until(deadline.min(now.saturating_add(m.patience().spin.into())));
+        if word.watch(m, budget, Value::is_for_thieves) && word.steal() {
+            return true;
+        }
+        m.yield_cpu();
     }
 }

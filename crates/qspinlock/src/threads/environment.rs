@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 
 use super::configure::{Configuration, take_from_environment};
 use super::fixed::Fixed;
+use super::policy;
+use crate::resilient::PolicyError;
 use crate::select::WishError;
 use crate::slowpath::parking::ParseError;
 
@@ -17,11 +19,15 @@ pub const ENVIRONMENT_VARIABLE: &str = "QSPINLOCK_PARKING";
 /// [`Wishes`](crate::select::Wishes) for what there is.
 pub const SLOW_PATH_VARIABLE: &str = "QSPINLOCK";
 
+/// The environment variable that says how resilient locks fail: `QSPINLOCK_RESILIENT=limit=100ms,strict`. See
+/// [`Policy`](crate::resilient::Policy) for what there is.
+pub const RESILIENT_VARIABLE: &str = "QSPINLOCK_RESILIENT";
+
 /// What [`SLOW_PATH_VARIABLE`] and [`ENVIRONMENT_VARIABLE`] said when they were read: on Linux and Android before `main`,
 /// elsewhere when they are first needed.
 ///
 /// # Errors
-/// If one of them says nothing sensible. Then its default applies, and one line on standard error has said why. A program
+/// If one of them, or [`RESILIENT_VARIABLE`], says nothing sensible. Then its default applies, and one line on standard error has said why. A program
 /// whose users set the variables themselves may want to stop.
 pub fn environment() -> Result<Configuration, EnvironmentError> {
     let Said { configuration, error } = said();
@@ -51,6 +57,9 @@ fn said() -> Said {
         let patience = read(ENVIRONMENT_VARIABLE, EnvironmentError::Parse, &mut error);
         if let Some(patience) = &patience {
             take_from_environment(patience);
+        }
+        if let Some(policy) = read(RESILIENT_VARIABLE, EnvironmentError::Policy, &mut error) {
+            policy::take_from_environment(policy);
         }
         Said { configuration: Configuration { patience, wishes }, error }
     })
@@ -109,6 +118,7 @@ mod variable {
     }
 
     const _: () = assert!(super::ENVIRONMENT_VARIABLE.len() < 32 && super::SLOW_PATH_VARIABLE.len() < 32);
+    const _: () = assert!(super::RESILIENT_VARIABLE.len() < 32);
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -140,6 +150,8 @@ pub enum EnvironmentError {
     Parse(ParseError),
     /// [`SLOW_PATH_VARIABLE`] was not understood, or what it says cannot be had together.
     Wishes(WishError),
+    /// [`RESILIENT_VARIABLE`] was not understood.
+    Policy(PolicyError),
 }
 
 impl fmt::Display for EnvironmentError {
@@ -148,11 +160,15 @@ impl fmt::Display for EnvironmentError {
             Self::NotText(variable @ SLOW_PATH_VARIABLE) => {
                 write!(f, "{variable}: it is not text: write words, separated by commas")
             }
+            Self::NotText(variable @ RESILIENT_VARIABLE) => {
+                write!(f, "{variable}: it is not text: write `limit=250ms`, `strict`, or both with a comma between")
+            }
             Self::NotText(variable) => {
                 write!(f, "{variable}: it is not text: write `name=value`, separated by commas")
             }
             Self::Parse(error) => write!(f, "{ENVIRONMENT_VARIABLE}: {error}"),
             Self::Wishes(error) => write!(f, "{SLOW_PATH_VARIABLE}: {error}"),
+            Self::Policy(error) => write!(f, "{RESILIENT_VARIABLE}: {error}"),
         }
     }
 }

@@ -10,14 +10,16 @@ mod facts;
 mod fixed;
 mod fork;
 mod park;
+mod policy;
 mod records;
 mod slots;
 
 pub(crate) use configure::automatic;
 pub use configure::{Configuration, ConfigureError, choice, configuration, configure};
-pub use environment::{ENVIRONMENT_VARIABLE, EnvironmentError, SLOW_PATH_VARIABLE, environment};
+pub use environment::{ENVIRONMENT_VARIABLE, EnvironmentError, RESILIENT_VARIABLE, SLOW_PATH_VARIABLE, environment};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use facts::threads as count;
+pub use policy::{policy, set_policy};
 pub use records::locks_left_behind;
 pub use slots::{CAPACITY, slots_in_use};
 

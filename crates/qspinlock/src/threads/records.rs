@@ -3,6 +3,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::Threads;
+use super::policy::policy;
 use super::slots::{self, CAPACITY};
 use crate::atomic::reports::AtomicPlace;
 use crate::atomic::{AtomicName, AtomicRecord};
@@ -66,5 +67,13 @@ unsafe impl Recorder for Threads {
     #[inline]
     fn recorded(&self) -> u32 {
         USED.load(Ordering::Acquire)
+    }
+
+    fn limit(&self) -> u64 {
+        policy().limit.as_nanos() as u64
+    }
+
+    fn is_strict(&self) -> bool {
+        policy().strict
     }
 }
