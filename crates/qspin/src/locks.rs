@@ -10,7 +10,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use qspinlock::RawSpinLock;
-use qspinlock::slowpath::{ByLoad, Chosen, Native, Paravirt, Parking, ParkingExact, Sleeping, SlowPath, TestAndSet};
+use qspinlock::resilient;
+use qspinlock::slowpath::{
+    ByLoad, Chosen, Fallible, Native, Paravirt, Parking, ParkingExact, Sleeping, SlowPath, TestAndSet,
+};
 use qspinlock::threads::Threads;
 
 /// A lock without data. Closures, so that locks which need a node or a guard fit as well.
@@ -99,6 +102,14 @@ contenders! {
     Chosen = "chosen", Timed<Chosen>, fair: false, sleeps: true;
     /// The same, looked up each time, also where call sites can be rewritten.
     ChosenByLoad = "chosen-by-load", Timed<ByLoad>, fair: false, sleeps: true;
+    /// This library's lock that fails instead of waiting for ever, with the slow path that was chosen.
+    Resilient = "resilient", Resilient<Chosen>, fair: false, sleeps: true;
+    /// The same, whose waiters spin in a queue.
+    ResilientNative = "resilient-native", Resilient<Native>, fair: true, sleeps: false;
+    /// The same, for virtual CPUs.
+    ResilientParavirt = "resilient-paravirt", Resilient<Paravirt>, fair: false, sleeps: true;
+    /// The same, without a queue.
+    ResilientTestAndSet = "resilient-test-and-set", Resilient<TestAndSet>, fair: false, sleeps: false;
     /// This library's test-and-set slow path.
     TestAndSetOurs = "test-and-set", Untimed<TestAndSet>, fair: false, sleeps: false;
     Std = "std", std::sync::Mutex<()>, fair: false, sleeps: true;
@@ -120,17 +131,34 @@ impl LockName {
 
     /// What `bench` measures if it is not told. The exact form of a lock is there to test the lock, not to be used.
     pub(crate) fn usual() -> impl Iterator<Item = Self> {
-        Self::working().filter(|&l| l != Self::ParkingExact)
+        const UNUSUAL: [LockName; 3] =
+            [LockName::ParkingExact, LockName::ResilientParavirt, LockName::ResilientTestAndSet];
+        Self::working().filter(|lock| !UNUSUAL.contains(lock))
     }
 
     /// It waits as the process is configured to.
     pub(crate) const fn is_patient(self) -> bool {
-        matches!(self, Self::Paravirt | Self::Parking | Self::ParkingExact | Self::Chosen | Self::ChosenByLoad)
+        matches!(
+            self,
+            Self::Paravirt
+                | Self::Parking
+                | Self::ParkingExact
+                | Self::Chosen
+                | Self::ChosenByLoad
+                | Self::Resilient
+                | Self::ResilientParavirt
+        )
     }
 
-    /// A form of another lock, to see what it costs that the slow path was chosen when the program started.
+    /// A form of another lock, to see what it costs that the slow path was chosen when the program started, or that it
+    /// can fail.
     pub(crate) const fn is_form_of_another(self) -> bool {
-        matches!(self, Self::Chosen | Self::ChosenByLoad)
+        matches!(self, Self::Chosen | Self::ChosenByLoad) || self.is_resilient()
+    }
+
+    /// It returns an error instead of waiting for ever.
+    pub(crate) const fn is_resilient(self) -> bool {
+        matches!(self, Self::Resilient | Self::ResilientNative | Self::ResilientParavirt | Self::ResilientTestAndSet)
     }
 }
 
@@ -285,6 +313,35 @@ impl Contender for std::sync::Mutex<()> {
         let _guard = self.try_lock().ok()?;
         Some(section())
     }
+}
+
+/// A lock that can fail. Where it is compared with others it waits for as long as they do.
+pub(crate) struct Resilient<S>(resilient::Mutex<Threads, S, ()>);
+
+impl<S: Fallible<Threads> + 'static> Contender for Resilient<S> {
+    fn new() -> Self {
+        Self(resilient::Mutex::new(()))
+    }
+
+    #[inline]
+    fn with<R>(&self, section: impl FnOnce() -> R) -> R {
+        let _guard = self.0.lock_within(Duration::MAX).expect("nobody locks it twice, and nobody locks two");
+        section()
+    }
+
+    #[inline]
+    fn try_with<R>(&self, section: impl FnOnce() -> R) -> Option<R> {
+        let _guard = self.0.try_lock()?;
+        Some(section())
+    }
+
+    #[inline]
+    fn with_for<R>(&self, most: Duration, section: impl FnOnce() -> R) -> Option<R> {
+        let _guard = self.0.lock_within(most).ok()?;
+        Some(section())
+    }
+
+    const TIMED: bool = true;
 }
 
 impl Contender for mcslock::raw::spins::Mutex<()> {

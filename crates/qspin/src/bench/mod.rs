@@ -5,6 +5,7 @@ mod cell;
 mod child;
 mod clock;
 mod crowd;
+mod deadlock;
 mod figures;
 mod machine;
 mod map;
@@ -155,7 +156,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let groups = verdict::groups(&compared);
     let noise = watch.finish(&outcome, &groups);
     let starts = session.entries.iter().any(|entry| entry.lock == LockName::Chosen);
-    let figures = figures::figures(&compared, starts.then(start::measure).flatten());
+    let deadlocks = deadlock::measure(session.entries.iter().map(|entry| entry.lock), args.quick);
+    let figures = figures::figures(&compared, starts.then(start::measure).flatten(), &deadlocks);
     let events = stats::per_thousand(&groups, &compared);
     if let Some(file) = report {
         let facts = machine::describe(clock, &allowed);

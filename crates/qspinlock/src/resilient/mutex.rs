@@ -57,7 +57,7 @@ impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized> Mutex<M, S, T> {
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> Result<MutexGuard<'_, M, S, T>, LockError> {
-        self.raw.enter(&M::MACHINE, None).map(|entered| self.guard(entered))
+        self.raw.enter(&M::MACHINE, M::limit).map(|entered| self.guard(entered))
     }
 
     /// The same, with a limit of its own. With zero it tries once; what does not fit into 64 bits of nanoseconds (584 years) is as good as
@@ -71,8 +71,8 @@ impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized> Mutex<M, S, T> {
     #[inline]
     #[track_caller]
     pub fn lock_within(&self, limit: Duration) -> Result<MutexGuard<'_, M, S, T>, LockError> {
-        let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
-        self.raw.enter(&M::MACHINE, Some(limit)).map(|entered| self.guard(entered))
+        let limit = |_: &M| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        self.raw.enter(&M::MACHINE, limit).map(|entered| self.guard(entered))
     }
 
     /// Takes the lock if that can be done at once.

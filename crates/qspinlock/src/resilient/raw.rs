@@ -70,7 +70,7 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
     #[track_caller]
     #[doc(alias = "raw_res_spin_lock")]
     pub fn acquire_on(&self, m: &M) -> Result<(), LockError> {
-        self.enter(m, None).map(drop)
+        self.enter(m, M::limit).map(drop)
     }
 
     /// The same, with a limit of its own, in nanoseconds. With 0 it tries once; the largest number is as good as none.
@@ -83,7 +83,7 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
     #[inline]
     #[track_caller]
     pub fn acquire_within_on(&self, m: &M, limit: u64) -> Result<(), LockError> {
-        self.enter(m, Some(limit)).map(drop)
+        self.enter(m, |_| limit).map(drop)
     }
 
     /// Takes the lock if that can be done at once.
@@ -112,14 +112,14 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
 
     #[inline]
     #[track_caller]
-    pub(super) fn enter(&self, m: &M, limit: Option<u64>) -> Result<Entered, LockError> {
+    pub(super) fn enter(&self, m: &M, limit: impl FnOnce(&M) -> u64) -> Result<Entered, LockError> {
         let place = Location::caller();
         let name = m.name(&self.word);
         let entered = Entered::enter(m, name, place);
         // On every way to a claim, before it.
         m.fence(FENCE);
         if !S::try_acquire(&self.word) {
-            self.enter_slow(m, entered, place, limit)?;
+            self.enter_slow(m, entered, place, limit(m))?;
         }
         entered.hold(m, name);
         Ok(entered)
@@ -158,12 +158,11 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
         m: &M,
         entered: Entered,
         place: &'static Location<'static>,
-        limit: Option<u64>,
+        limit: u64,
     ) -> Result<(), LockError> {
         if S::try_past(&self.word) {
             return Ok(());
         }
-        let limit = limit.unwrap_or_else(|| m.limit());
         let result = Watch::<M, S>::new(m, &self.word, entered, place, limit).and_then(|mut watch| {
             let waited = match watch.is_unsure() {
                 true => S::acquire_beside(m, &self.word, &mut watch),

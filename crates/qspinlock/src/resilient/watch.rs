@@ -179,6 +179,10 @@ impl<M: Recorder, S: Fallible<M>> Vigil<M> for Watch<'_, M, S> {
         Some(self.due)
     }
 
+    fn gives_way(&self) -> bool {
+        self.has_looked
+    }
+
     fn look(&mut self, m: &M) -> Result<bool, LockError> {
         let now = m.now();
         if now < self.due {

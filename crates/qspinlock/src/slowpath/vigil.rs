@@ -20,6 +20,11 @@ pub trait Vigil<M: Machine> {
     /// When the next look is due, on [`Machine::now`]'s clock: a sleep ends then. `None`: never.
     fn due(&self) -> Option<u64>;
 
+    /// Whether it has lasted so long that somebody else may have this CPU between two looks at the lock.
+    fn gives_way(&self) -> bool {
+        false
+    }
+
     /// Looks, if a look is due: true then. The caller holds nothing that it waits for.
     ///
     /// # Errors
@@ -34,6 +39,10 @@ pub trait Vigil<M: Machine> {
 }
 
 /// A slow path whose waiters may give up.
+///
+/// All who ever wait for a lock do so under a vigil, or none of them: in some queues those who wait for ever do not look whether somebody
+/// before or behind them has left. [`RawResilientLock`](crate::RawResilientLock) is of the first kind, [`RawSpinLock`](crate::RawSpinLock) of
+/// the second.
 ///
 /// # Safety
 /// As for [`SlowPath`]: `Ok` only to a caller that has claimed the lock, and [`take_past_all`](Self::take_past_all) is true only then.
@@ -135,6 +144,7 @@ pub(super) fn wait<M: Machine, V: Vigil<M>, T>(
             return Waited::Done(come);
         }
         match vigil.look(m) {
+            Ok(false) if vigil.gives_way() => m.yield_cpu(),
             Ok(false) => {}
             Ok(true) => return Waited::Looked,
             Err(over) => return Waited::Over(over),

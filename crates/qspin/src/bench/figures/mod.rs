@@ -3,6 +3,7 @@
 mod choice;
 mod native;
 mod parking;
+mod resilient;
 
 use std::fmt;
 use std::mem::size_of;
@@ -10,6 +11,7 @@ use std::mem::size_of;
 use qspinlock::atomic::AtomicCell;
 use qspinlock::queue::Slot;
 
+use super::deadlock::Deadlocks;
 use super::memory::slots_of;
 use super::plan::{Cell, Scenario};
 use super::row::{Placement, Row};
@@ -83,10 +85,11 @@ impl fmt::Display for Goal {
 }
 
 /// All blocks that this run has figures for: what is held against goals first.
-pub(super) fn figures(rows: &[Row], start: Option<Start>) -> Vec<Block> {
+pub(super) fn figures(rows: &[Row], start: Option<Start>, deadlocks: &[Deadlocks]) -> Vec<Block> {
     let settings = settings(rows);
     let locks = parking::blocks(&settings).into_iter().chain(native::blocks(&settings));
-    let blocks = locks.chain(choice::blocks(&settings, start)).chain([memory()]);
+    let choice = choice::blocks(&settings, start);
+    let blocks = locks.chain(choice).chain(resilient::blocks(&settings, deadlocks)).chain([memory()]);
     blocks.filter(|block| !block.figures.is_empty()).collect()
 }
 

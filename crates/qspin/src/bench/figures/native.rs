@@ -13,7 +13,8 @@ pub(super) fn blocks(settings: &[Setting<'_>]) -> Vec<Block> {
 }
 
 fn fair_peers(settings: &[Setting<'_>]) -> Block {
-    let fair: Vec<LockName> = LockName::working().filter(|lock| lock.is_fair() && *lock != LOCK).collect();
+    let is_peer = |lock: &LockName| lock.is_fair() && *lock != LOCK && !lock.is_form_of_another();
+    let fair: Vec<LockName> = LockName::working().filter(is_peer).collect();
     let figure = |setting: &Setting<'_>| {
         let (ratio, rounds) = setting.ratio(LOCK, &setting.measured(&fair), throughput)?;
         let aim = if (setting.cell.section_ns, setting.cell.think_ns) == (Some(50), Some(0)) { 1.5 } else { 1.1 };

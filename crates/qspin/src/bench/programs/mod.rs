@@ -18,6 +18,7 @@ use crate::locks::LockName;
 /// Whether the programs can be built on this lock.
 pub(super) const fn take(lock: LockName) -> bool {
     !matches!(lock, LockName::Mcs | LockName::PthreadMutex | LockName::PthreadSpin | LockName::Broken)
+        && !lock.is_resilient()
 }
 
 /// Those that a program is measured with by default: the locks that sleep, and the spin lock that programs without an
@@ -40,7 +41,14 @@ pub(super) fn run(order: &Order) -> Found {
         LockName::Std => with::<StdRaw>(order),
         LockName::Spin => with::<spin::mutex::SpinMutex<()>>(order),
         LockName::SpinTicket => with::<spin::mutex::TicketMutex<()>>(order),
-        LockName::Mcs | LockName::PthreadMutex | LockName::PthreadSpin | LockName::Broken => {
+        LockName::Mcs
+        | LockName::PthreadMutex
+        | LockName::PthreadSpin
+        | LockName::Resilient
+        | LockName::ResilientNative
+        | LockName::ResilientParavirt
+        | LockName::ResilientTestAndSet
+        | LockName::Broken => {
             panic!("no program takes {}: it has no lock_api form", order.lock)
         }
     }
