@@ -42,8 +42,8 @@ pub(super) struct Deadlocks {
     pub(super) ring: Times,
     /// From the end of a limit of 1 ms to the error, when the owner has gone without unlocking.
     pub(super) overshoot: Times,
-    /// Throughput of a thread that has its lock to itself, while others close circles all the time, to that while they do
-    /// something else; and how often that was compared.
+    /// Throughput of a thread that has its lock to itself, while others close circles all the time, to that while they
+    /// do something else; and how often that was compared.
     pub(super) bystander: Option<(f64, usize)>,
 }
 

@@ -1,5 +1,6 @@
-//! The last reports of [resilient](crate::resilient) locks that have failed, in a ring: an error is small, and its report need not be
-//! allocated. A report is kept and recalled without a lock, also in a signal handler or an interrupt.
+//! The last reports of [resilient](crate::resilient) locks that have failed, in a ring: an error is small, and its
+//! report need not be allocated. A report is kept and recalled without a lock, also in a signal handler or an
+//! interrupt.
 
 use core::num::NonZeroU32;
 use core::panic::Location;

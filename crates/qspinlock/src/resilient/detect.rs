@@ -1,23 +1,24 @@
-//! Who waits for whom: a lock is wanted by a CPU, held by another one, which waits for a lock in turn. Round the circle, nobody
-//! will ever go on.
+//! Who waits for whom: a lock is wanted by a CPU, held by another one, which waits for a lock in turn. Round the
+//! circle, nobody will ever go on.
 //!
 //! # Only what is true
 //! The records are read while others write them. What makes an answer true:
-//! 1. *A wait is one thing.* A CPU numbers its waits, and publishes the number after what it holds and wants in that wait.
-//!    Who reads the number, then the entries, then the same number again, has read what belonged to that wait.
-//! 2. *All of them again.* When the circle is closed, every number in it is read a second time. Say CPU i waits for a lock that
-//!    j holds in its wait. If i's wait had ended well, j would have released that lock, after its own wait had ended, or
-//!    before it began and then taken it again. In either case i got the lock before, and what j published carries that i
-//!    has gone on: the second look at i would have shown another number. So the first of them to have gone on would have had to
-//!    come after another one. None has, unless it gave up, and then it had been so.
+//! 1. *A wait is one thing.* A CPU numbers its waits, and publishes the number after what it holds and wants in that
+//!    wait. Who reads the number, then the entries, then the same number again, has read what belonged to that wait.
+//! 2. *All of them again.* When the circle is closed, every number in it is read a second time. Say CPU i waits for a
+//!    lock that j holds in its wait. If i's wait had ended well, j would have released that lock, after its own wait
+//!    had ended, or before it began and then taken it again. In either case i got the lock before, and what j published
+//!    carries that i has gone on: the second look at i would have shown another number. So the first of them to have
+//!    gone on would have had to come after another one. None has, unless it gave up, and then it had been so.
 //!
 //! # All that lasts
-//! A CPU publishes its wait, then fences, then looks. Of those in a circle the last to publish sees all others. So the circle is
-//! found when it closes, at that one's first look, whoever waits how. A CPU that holds nothing can be in no circle, and publishes nothing.
+//! A CPU publishes its wait, then fences, then looks. Of those in a circle the last to publish sees all others. So the
+//! circle is found when it closes, at that one's first look, whoever waits how. A CPU that holds nothing can be in no
+//! circle, and publishes nothing.
 //!
-//! One thing is left to the clock: an interrupt that arrives between an owner's claim and its note of it, or between its
-//! note and its release, and then waits for another lock. Others cannot know whether that CPU holds the lock. If the interrupt wants that very lock
-//! itself, it can find out ([`is_ours_alone`]).
+//! One thing is left to the clock: an interrupt that arrives between an owner's claim and its note of it, or between
+//! its note and its release, and then waits for another lock. Others cannot know whether that CPU holds the lock. If
+//! the interrupt wants that very lock itself, it can find out ([`is_ours_alone`]).
 
 use core::panic::Location;
 
@@ -51,7 +52,8 @@ pub struct Link {
 
 /// Who waits for whom, from one CPU round to itself.
 pub(super) struct Circle {
-    /// CPUs, their waits, and what in them the one before waits for, as they were seen. The first is the one that looked.
+    /// CPUs, their waits, and what in them the one before waits for, as they were seen. The first is the one that
+    /// looked.
     seen: [(Cpu, Wait, At); LONGEST],
     length: usize,
 }
@@ -109,8 +111,8 @@ fn holder<M: Recorder>(m: &M, name: usize) -> Option<(Cpu, Wait, At)> {
     })
 }
 
-/// How the CPU that wants a lock, entered at `except`, stands with it already: in a context that was interrupted, or in the one that now
-/// asks again.
+/// How the CPU that wants a lock, entered at `except`, stands with it already: in a context that was interrupted, or in
+/// the one that now asks again.
 pub(super) fn own<M: Recorder, S: Fallible<M>>(
     m: &M,
     word: &LockWord<M::Cell>,
@@ -126,9 +128,10 @@ pub(super) fn own<M: Recorder, S: Fallible<M>>(
 
 /// Whether a lock is held by its CPU's own context that was interrupted in the middle of taking or releasing it.
 ///
-/// Whoever holds a lock has entered it before, and removes it after. So if the lock is held at some moment at which nobody else has entered it,
-/// it is ours. The moment is that of the look at the word. Nobody has pushed anything from before the search until after it,
-/// so an owner that is seen there would have been entered when the search began, and not removed until it was past.
+/// Whoever holds a lock has entered it before, and removes it after. So if the lock is held at some moment at which
+/// nobody else has entered it, it is ours. The moment is that of the look at the word. Nobody has pushed anything from
+/// before the search until after it, so an owner that is seen there would have been entered when the search began, and
+/// not removed until it was past.
 fn is_ours_alone<M: Recorder, S: Fallible<M>>(m: &M, word: &LockWord<M::Cell>, name: usize, me: Cpu) -> bool {
     let others = || cpus(m).filter(|&cpu| cpu != me);
     // Each only grows: the same sum, the same numbers.

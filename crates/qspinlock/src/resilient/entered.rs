@@ -43,7 +43,8 @@ impl Entered {
         m.mine().map_or(Self::NOWHERE, |(cpu, record)| Self::new(cpu, record.push(m, name, place)))
     }
 
-    /// Where the caller's CPU has recorded that it holds a lock; or may hold it, since there was no room. `None` if it does not.
+    /// Where the caller's CPU has recorded that it holds a lock; or may hold it, since there was no room. `None` if it
+    /// does not.
     #[inline]
     pub(super) fn find<M: Recorder>(m: &M, name: usize) -> Option<Self> {
         let Some((cpu, record)) = m.mine() else { return Some(Self::NOWHERE) };

@@ -20,8 +20,8 @@ pub enum LockErrorKind {
     /// holds. Nobody in that circle would ever have gone on. Each such error is true.
     #[doc(alias = "EDEADLK")]
     Deadlock,
-    /// The time is over. The owner takes long, has gone without unlocking, or waits for somebody outside of what resilient
-    /// locks can see.
+    /// The time is over. The owner takes long, has gone without unlocking, or waits for somebody outside of what
+    /// resilient locks can see.
     #[doc(alias = "ETIMEDOUT")]
     TimedOut,
 }

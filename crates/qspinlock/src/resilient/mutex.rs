@@ -13,8 +13,9 @@ use super::record::Recorder;
 use crate::machine::GlobalMachine;
 use crate::slowpath::Fallible;
 
-/// A mutual exclusion lock whose `lock` fails instead of waiting for ever, on machine `M`, whose waiters follow slow path
-/// `S`. See the [module](super). For the threads of a process it is called [`ResilientMutex`](crate::ResilientMutex).
+/// A mutual exclusion lock whose `lock` fails instead of waiting for ever, on machine `M`, whose waiters follow slow
+/// path `S`. See the [module](super). For the threads of a process it is called
+/// [`ResilientMutex`](crate::ResilientMutex).
 pub struct Mutex<M: GlobalMachine, S, T: ?Sized> {
     raw: RawResilientLock<M, S>,
     data: UnsafeCell<T>,
@@ -60,8 +61,8 @@ impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized> Mutex<M, S, T> {
         self.raw.enter(&M::MACHINE, M::limit).map(|entered| self.guard(entered))
     }
 
-    /// The same, with a limit of its own. With zero it tries once; what does not fit into 64 bits of nanoseconds (584 years) is as good as
-    /// no limit.
+    /// The same, with a limit of its own. With zero it tries once; what does not fit into 64 bits of nanoseconds (584
+    /// years) is as good as no limit.
     ///
     /// # Errors
     /// The same.
@@ -118,8 +119,8 @@ impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized + fmt::Debug> fmt::D
     }
 }
 
-/// Unlocks a [`Mutex`] when dropped. It stays on its thread, which has recorded that it holds the lock. Guards may be dropped in any order; one
-/// that is forgotten leaves the lock held, and recorded as held.
+/// Unlocks a [`Mutex`] when dropped. It stays on its thread, which has recorded that it holds the lock. Guards may be
+/// dropped in any order; one that is forgotten leaves the lock held, and recorded as held.
 #[must_use = "the lock is held only as long as the guard lives"]
 pub struct MutexGuard<'a, M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized> {
     mutex: &'a Mutex<M, S, T>,

@@ -7,8 +7,8 @@ use core::time::Duration;
 use super::DEFAULT_LIMIT;
 use crate::slowpath::parking::Excerpt;
 
-/// How long resilient locks wait, and how they fail. As text: `limit=100ms`, `strict`, or both with a comma between; what is not said
-/// is as by default.
+/// How long resilient locks wait, and how they fail. As text: `limit=100ms`, `strict`, or both with a comma between;
+/// what is not said is as by default.
 ///
 /// ```
 /// use qspinlock::resilient::Policy;

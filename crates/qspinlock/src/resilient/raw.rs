@@ -100,7 +100,8 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
     /// The caller's CPU does not hold the lock. Nothing has been done.
     ///
     /// # Safety
-    /// If the caller's CPU holds the lock, it is the caller's to release: not that of a context which it has interrupted, and of no guard.
+    /// If the caller's CPU holds the lock, it is the caller's to release: not that of a context which it has
+    /// interrupted, and of no guard.
     #[inline]
     #[doc(alias = "raw_res_spin_unlock")]
     #[allow(unsafe_code, reason = "an obligation on callers")]

@@ -5,23 +5,23 @@
 //!   entries   [ lock A, held ] [ lock B, held ] [ lock C, wanted ] [ - ] ...
 //! ```
 //!
-//! An entry is *pushed before* the lock is tried and *removed after* it was released, so that an interrupt in between finds
-//! it. It has the lock's address, which leaves two bits for how it stands:
+//! An entry is *pushed before* the lock is tried and *removed after* it was released, so that an interrupt in between
+//! finds it. It has the lock's address, which leaves two bits for how it stands:
 //! * *held*;
 //! * *wanted*: waited for;
 //! * *unsure*: it is being tried, or released. Others do not count it as held: they would be wrong as soon as an
 //!   interrupt makes that moment last.
 //!
-//! Entries are removed in any order, and pushed above all others: so what an interrupt holds is above what the context that it has
-//! interrupted waits for. A lock whose guard was forgotten stays, as it stays locked. When there is no room the lock is
-//! taken all the same, and counted; a deadlock through it is not found, and its waiters' time runs out.
+//! Entries are removed in any order, and pushed above all others: so what an interrupt holds is above what the context
+//! that it has interrupted waits for. A lock whose guard was forgotten stays, as it stays locked. When there is no room
+//! the lock is taken all the same, and counted; a deadlock through it is not found, and its waiters' time runs out.
 //!
 //! # One writer
 //! Only the CPU itself writes, and contexts that interrupt it undo what they did before they return. So plain loads and
-//! stores do, in an order that leaves the entries in order at each step. Others read at any time: [`wait`](Record::waits)
-//! tells them whether what they read belongs together (see [`detect`](super::detect)). It has lines of its own, and is written
-//! only by who waits for long while it holds something: whoever looks takes no line from a CPU that goes about its
-//! business.
+//! stores do, in an order that leaves the entries in order at each step. Others read at any time:
+//! [`wait`](Record::waits) tells them whether what they read belongs together (see [`detect`](super::detect)). It has
+//! lines of its own, and is written only by who waits for long while it holds something: whoever looks takes no line
+//! from a CPU that goes about its business.
 
 use core::panic::Location;
 
@@ -39,8 +39,8 @@ pub const ENTRIES: usize = 31;
 /// A cell that holds the name of a lock.
 ///
 /// # Safety
-/// As for [`Cell`]: atomic, with orderings at least as strong as C11's. Detection rests on it, and so whether an error is
-/// true.
+/// As for [`Cell`]: atomic, with orderings at least as strong as C11's. Detection rests on it, and so whether an error
+/// is true.
 #[allow(unsafe_code, reason = "an obligation on implementations")]
 pub unsafe trait NameCell {
     /// Reads.
@@ -64,9 +64,9 @@ pub trait PlaceCell {
 /// A machine whose CPUs have records: what resilient locks need.
 ///
 /// # Safety
-/// [`record`](Self::record) returns the same, distinct record for a CPU each time, valid for as long as the machine, and
-/// [`name`](Self::name) distinct names for distinct locks, above 3 and divisible by 4. A CPU whose number passes to another
-/// thread has had its record [cleared](Record::clear).
+/// [`record`](Self::record) returns the same, distinct record for a CPU each time, valid for as long as the machine,
+/// and [`name`](Self::name) distinct names for distinct locks, above 3 and divisible by 4. A CPU whose number passes to
+/// another thread has had its record [cleared](Record::clear).
 #[allow(unsafe_code, reason = "an obligation on implementations")]
 pub unsafe trait Recorder: Machine + Sized {
     /// What holds a lock's name.
@@ -344,7 +344,8 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
         own
     }
 
-    /// Forgets everything, for a CPU whose number is to be another's: a thread that has ended. Returns how many locks it held.
+    /// Forgets everything, for a CPU whose number is to be another's: a thread that has ended. Returns how many locks
+    /// it held.
     pub fn clear(&self) -> u32 {
         let held = self.in_use().iter().filter(|entry| entry.lock.load(OWN) != 0).count() as u32;
         self.set_wait(Wait(self.wait.0.load(OWN)), None);

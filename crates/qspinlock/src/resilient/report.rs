@@ -58,14 +58,16 @@ impl Report {
         core::time::Duration::from_nanos(self.waited)
     }
 
-    /// Who said, just then, that it holds the lock, and where it had asked for it. `None`: nobody did. It may have been between two steps
-    /// of taking or releasing it, have ended without releasing it, or hold more locks than are recorded.
+    /// Who said, just then, that it holds the lock, and where it had asked for it. `None`: nobody did. It may have been
+    /// between two steps of taking or releasing it, have ended without releasing it, or hold more locks than are
+    /// recorded.
     #[must_use]
     pub const fn holder(&self) -> Option<(Cpu, Option<&'static Location<'static>>)> {
         self.holder
     }
 
-    /// The circle, for a deadlock: first who was told. Each wants what the next one holds, and the last what the first one holds. No more than [`LINKS`].
+    /// The circle, for a deadlock: first who was told. Each wants what the next one holds, and the last what the first
+    /// one holds. No more than [`LINKS`].
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.iter().flatten()
     }

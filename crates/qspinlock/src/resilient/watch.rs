@@ -25,8 +25,8 @@ impl Looks {
     pub const DEFAULT: Self = Self { first: 10_000, next: 1_000_000 };
 }
 
-/// Looks at a clock that has not moved between any two of them, after which it counts as standing still. Each comes after some
-/// looks at the lock, so they take a good part of a second.
+/// Looks at a clock that has not moved between any two of them, after which it counts as standing still. Each comes
+/// after some looks at the lock, so they take a good part of a second.
 const STILL: u32 = 1 << 18;
 
 /// The vigil of a wait.
@@ -84,7 +84,8 @@ impl<'a, M: Recorder, S: Fallible<M>> Watch<'a, M, S> {
         Ok(watch)
     }
 
-    /// Whether our own CPU has to do with this lock, in a context that we have interrupted. It cannot go on before we do, so we must not wait behind it.
+    /// Whether our own CPU has to do with this lock, in a context that we have interrupted. It cannot go on before we
+    /// do, so we must not wait behind it.
     pub(super) const fn is_unsure(&self) -> bool {
         self.is_unsure
     }
@@ -172,7 +173,8 @@ impl<'a, M: Recorder, S: Fallible<M>> Watch<'a, M, S> {
 impl<M: Recorder, S: Fallible<M>> Vigil<M> for Watch<'_, M, S> {
     type Error = LockError;
 
-    /// A waiter that sleeps may have been interrupted, by a handler that waits for somebody who wants this lock. Nobody could see that it has it.
+    /// A waiter that sleeps may have been interrupted, by a handler that waits for somebody who wants this lock. Nobody
+    /// could see that it has it.
     const MAY_BE_HANDED: bool = false;
 
     fn due(&self) -> Option<u64> {

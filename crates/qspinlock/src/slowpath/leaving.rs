@@ -7,15 +7,15 @@
 //!   between        somebody has the tail, but has yet to link itself: finds a mark in its predecessor's link, and is the head
 //! ```
 //!
-//! (M. L. Scott, "Non-blocking timeout in scalable queue-based spin locks", PODC 2002, has a queue of this kind.) Nobody waits for somebody
-//! else's step here: neither for a link that is yet to come, nor for an abandoned node's owner. Who hands on the headship
-//! leaves its own node to whoever comes, if need be; and gives back the abandoned ones that it passes. So when all who were in a queue have left
-//! it, however they left, no trace of it remains.
+//! (M. L. Scott, "Non-blocking timeout in scalable queue-based spin locks", PODC 2002, has a queue of this kind.)
+//! Nobody waits for somebody else's step here: neither for a link that is yet to come, nor for an abandoned node's
+//! owner. Who hands on the headship leaves its own node to whoever comes, if need be; and gives back the abandoned ones
+//! that it passes. So when all who were in a queue have left it, however they left, no trace of it remains.
 //!
 //! # A queue that stands still
-//! The head, or who is pending, may have been interrupted, by a handler that waits for another lock. That lock's owner may stand in
-//! this queue, behind it. Nobody can see it in who holds what: this lock is free. So a waiter that finds the lock free for longer
-//! than anybody takes who is about to claim it, claims it, wherever it stands ([`rescue`]).
+//! The head, or who is pending, may have been interrupted, by a handler that waits for another lock. That lock's owner
+//! may stand in this queue, behind it. Nobody can see it in who holds what: this lock is free. So a waiter that finds
+//! the lock free for longer than anybody takes who is about to claim it, claims it, wherever it stands ([`rescue`]).
 
 use super::place::{IDLE, Place, TAKEN};
 use super::vigil::{Fallible, Vigil, Waited, beside, rescue, wait};

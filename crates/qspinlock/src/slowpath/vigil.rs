@@ -1,7 +1,7 @@
 //! What a waiter minds beside the lock: whether it is time to give up. A deadline, or the search for a deadlock.
 //!
-//! A wait goes on for as long as its vigil lets it. It asks often while it spins, which costs a look at the clock; and a
-//! sleep ends when the next look is due. A wait that nothing can end is written without one.
+//! A wait goes on for as long as its vigil lets it. It asks often while it spins, which costs a look at the clock; and
+//! a sleep ends when the next look is due. A wait that nothing can end is written without one.
 
 use core::convert::Infallible;
 
@@ -40,12 +40,13 @@ pub trait Vigil<M: Machine> {
 
 /// A slow path whose waiters may give up.
 ///
-/// All who ever wait for a lock do so under a vigil, or none of them: in some queues those who wait for ever do not look whether somebody
-/// before or behind them has left. [`RawResilientLock`](crate::RawResilientLock) is of the first kind, [`RawSpinLock`](crate::RawSpinLock) of
-/// the second.
+/// All who ever wait for a lock do so under a vigil, or none of them: in some queues those who wait for ever do not
+/// look whether somebody before or behind them has left. [`RawResilientLock`](crate::RawResilientLock) is of the first
+/// kind, [`RawSpinLock`](crate::RawSpinLock) of the second.
 ///
 /// # Safety
-/// As for [`SlowPath`]: `Ok` only to a caller that has claimed the lock, and [`take_past_all`](Self::take_past_all) is true only then.
+/// As for [`SlowPath`]: `Ok` only to a caller that has claimed the lock, and [`take_past_all`](Self::take_past_all) is
+/// true only then.
 #[allow(unsafe_code, reason = "an obligation on implementations")]
 pub unsafe trait Fallible<M: Machine>: SlowPath<M, Error = Infallible> {
     /// Waits for the lock and takes it, for as long as the vigil lets it.
@@ -171,11 +172,12 @@ pub(super) fn beside<M: Machine, S: Fallible<M>, V: Vigil<M>>(
     }
 }
 
-/// How long a lock must be free for whoever has a claim on it to be given up: long enough for one that runs to claim it.
+/// How long a lock must be free for whoever has a claim on it to be given up: long enough for one that runs to claim
+/// it.
 const LONG_FREE: u64 = 2_000;
 
-/// Takes the lock past everybody if it stays free. Whoever is about to take it may have been interrupted, by a handler that waits for a
-/// lock whose owner stands behind it in this queue: nobody would ever go on.
+/// Takes the lock past everybody if it stays free. Whoever is about to take it may have been interrupted, by a handler
+/// that waits for a lock whose owner stands behind it in this queue: nobody would ever go on.
 pub(super) fn rescue<M: Machine, S: Fallible<M>>(m: &M, word: &LockWord<M::Cell>) -> bool {
     let is_free = |m: &M| {
         S::is_to_be_had(word.seen()) && {

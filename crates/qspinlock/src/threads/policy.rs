@@ -19,7 +19,8 @@ fn code(policy: Policy) -> u64 {
     (policy.limit.as_nanos() as u64) << 1 | u64::from(policy.strict)
 }
 
-/// How long the resilient locks of this process wait from now on, and how they fail. Who waits already is not concerned.
+/// How long the resilient locks of this process wait from now on, and how they fail. Who waits already is not
+/// concerned.
 ///
 /// # Errors
 /// If the limit is not what it may be ([`Policy::validate`]). Then nothing changes.

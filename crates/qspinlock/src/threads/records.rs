@@ -19,8 +19,8 @@ static USED: AtomicU32 = AtomicU32::new(0);
 
 static ORPHANS: AtomicU64 = AtomicU64::new(0);
 
-/// How many resilient locks were still held by threads when these ended, since the process started. Nobody will ever release them; who waits for
-/// one is told so by time.
+/// How many resilient locks were still held by threads when these ended, since the process started. Nobody will ever
+/// release them; who waits for one is told so by time.
 #[must_use]
 pub fn locks_left_behind() -> u64 {
     ORPHANS.load(Ordering::Relaxed)
@@ -43,7 +43,8 @@ fn first_use(m: &Threads) -> Option<(Cpu, &AtomicRecord)> {
     m.here().map(|cpu| (cpu, m.record(cpu)))
 }
 
-// SAFETY: a static table; addresses of locks are distinct, aligned to 4, and not 0; a record is cleared when its thread ends.
+// SAFETY: a static table; addresses of locks are distinct, aligned to 4, and not 0; a record is cleared when its thread
+// ends.
 #[allow(unsafe_code, reason = "promises distinct records")]
 unsafe impl Recorder for Threads {
     type Name = AtomicName;

@@ -1,4 +1,5 @@
-//! The figures of the locks that fail instead of hanging: what that costs while nothing fails, and how soon they say so.
+//! The figures of the locks that fail instead of hanging: what that costs while nothing fails, and how soon they say
+//! so.
 
 use super::{Block, Figure, Setting, alone, throughput, two_threads};
 use crate::bench::deadlock::Deadlocks;

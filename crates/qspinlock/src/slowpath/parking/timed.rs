@@ -1,7 +1,7 @@
 //! Waiting for the lock until some moment.
 //!
-//! The same phases as without an end: spin, yield, lane, sleep; each ends at the deadline at the latest. What differs is
-//! how one leaves.
+//! The same phases as without an end: spin, yield, lane, sleep; each ends at the deadline at the latest. What differs
+//! is how one leaves.
 //!
 //! **In the queue.** Only the owner of the lock takes nodes out, and need not do so for long. So a waiter that is late
 //! marks its node *abandoned* and goes; an owner that comes upon such a node makes it idle and takes out the next. The
@@ -25,8 +25,8 @@
 //! longer ones (16 ms, and doubling), which find the lock free.
 //!
 //! **Left behind.** A lock that is never unlocked again keeps what lies in its queue. Of a guard that was forgotten
-//! nothing else can be expected; and if a lock is dropped while an unlocker's store is under way past a waiter that gave
-//! up, that waiter's thread is left with one node less for this. It costs promptness, once all three are gone, and
+//! nothing else can be expected; and if a lock is dropped while an unlocker's store is under way past a waiter that
+//! gave up, that waiter's thread is left with one node less for this. It costs promptness, once all three are gone, and
 //! nothing else.
 
 use super::sleepers::State;
@@ -40,7 +40,8 @@ use crate::word::LockWord;
 const DOZE: u64 = 20_000;
 const LONGEST_DOZE: u64 = 2_000_000;
 
-/// Waits for the lock and takes it, for as long as the vigil lets it. If it fails it leaves no trace but abandoned nodes.
+/// Waits for the lock and takes it, for as long as the vigil lets it. If it fails it leaves no trace but abandoned
+/// nodes.
 pub(super) fn acquire_under<M: Machine, V: Vigil<M>>(
     m: &M,
     word: &LockWord<M::Cell>,
