@@ -61,3 +61,28 @@ fn a_stalled_owner() {
         }
     });
 }
+
+/// A guard that is forgotten leaves its entry. If the lock goes, another one may come to stand in its place.
+#[test]
+fn a_lock_that_is_gone_is_in_nobodys_record() {
+    let mut place = std::mem::MaybeUninit::<ResilientMutex<u32>>::uninit();
+    for _ in 0..100 {
+        let lock = place.write(ResilientMutex::new(0));
+        std::mem::forget(lock.lock().expect("a new lock is free"));
+        // SAFETY: written above.
+        unsafe { place.assume_init_drop() };
+    }
+    let elsewhere = place.write(ResilientMutex::new(0));
+    assert!(elsewhere.lock().is_ok());
+    thread::scope(|s| {
+        let guard = elsewhere.lock().unwrap();
+        // Held, but not by whom forgot the others.
+        s.spawn(|| {
+            assert_eq!(elsewhere.lock_within(Duration::from_millis(1)).unwrap_err().kind(), LockErrorKind::TimedOut)
+        });
+        thread::sleep(Duration::from_millis(20));
+        drop(guard);
+    });
+    // SAFETY: written above.
+    unsafe { place.assume_init_drop() };
+}

@@ -2,39 +2,38 @@
 
 use core::panic::Location;
 
-use super::record::{At, ENTRIES, RecordOf, Recorder};
+use super::record::{At, RecordOf, Recorder};
 use crate::queue::Cpu;
 
-/// A CPU and an entry in its record. Or neither: the caller has no CPU number.
+/// A CPU and an entry in its record. Or, without a CPU number, neither.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entered(u32);
-
-/// Bits that an entry takes. Its highest value: there was no room.
-const BITS: u32 = 5;
-const BEYOND: u32 = (1 << BITS) - 1;
-
-const _: () = assert!(ENTRIES <= BEYOND as usize && Cpu::MAX < u32::MAX >> BITS);
+pub(super) struct Entered {
+    /// [`NOBODY`](Self::NOBODY): no CPU.
+    cpu: u32,
+    at: At,
+}
 
 impl Entered {
+    const NOBODY: u32 = u32::MAX;
+
     /// No CPU, and so no room.
-    const NOWHERE: Self = Self(u32::MAX);
+    const NOWHERE: Self = Self { cpu: Self::NOBODY, at: At::BEYOND };
 
     #[inline]
     fn new(cpu: Cpu, at: At) -> Self {
-        Self((cpu.index() as u32) << BITS | at.index().map_or(BEYOND, |at| at as u32))
+        Self { cpu: cpu.index() as u32, at }
     }
 
     /// The CPU, and where in its record. `None` without a CPU.
     #[inline]
     pub(super) fn get(self) -> Option<(Cpu, At)> {
-        Cpu::new(self.0 >> BITS).map(|cpu| (cpu, At::of(self.0 & BEYOND)))
+        Cpu::new(self.cpu).map(|cpu| (cpu, self.at))
     }
 
     /// The same, if there is an entry.
     #[inline]
     fn recorded<M: Recorder>(self, m: &M) -> Option<(&RecordOf<M>, At)> {
-        let at = self.0 & BEYOND;
-        (at != BEYOND).then(|| (m.record(Cpu::known(self.0 >> BITS)), At::of(at)))
+        self.at.index().map(|_| (m.record(Cpu::known(self.cpu)), self.at))
     }
 
     /// Enters a lock that is about to be tried.

@@ -16,22 +16,22 @@ use crate::slowpath::Fallible;
 /// A mutual exclusion lock whose `lock` fails instead of waiting for ever, on machine `M`, whose waiters follow slow
 /// path `S`. See the [module](super). For the threads of a process it is called
 /// [`ResilientMutex`](crate::ResilientMutex).
-pub struct Mutex<M: GlobalMachine, S, T: ?Sized> {
-    raw: RawResilientLock<M, S>,
+pub struct Mutex<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized> {
+    raw: Owned<M, S>,
     data: UnsafeCell<T>,
 }
 
 // SAFETY: as with any mutex: one at a time has the data, whoever that is.
 #[allow(unsafe_code, reason = "the lock sees to it")]
-unsafe impl<M: GlobalMachine, S, T: ?Sized + Send> Send for Mutex<M, S, T> {}
+unsafe impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized + Send> Send for Mutex<M, S, T> {}
 // SAFETY: the same.
 #[allow(unsafe_code, reason = "the lock sees to it")]
-unsafe impl<M: GlobalMachine, S, T: ?Sized + Send> Sync for Mutex<M, S, T> {}
+unsafe impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized + Send> Sync for Mutex<M, S, T> {}
 
-impl<M: GlobalMachine, S, T> Mutex<M, S, T> {
+impl<M: GlobalMachine + Recorder, S: Fallible<M>, T> Mutex<M, S, T> {
     /// An unlocked mutex.
     pub const fn new(data: T) -> Self {
-        Self { raw: RawResilientLock::new(), data: UnsafeCell::new(data) }
+        Self { raw: Owned(RawResilientLock::new()), data: UnsafeCell::new(data) }
     }
 
     /// What it protects.
@@ -40,14 +40,22 @@ impl<M: GlobalMachine, S, T> Mutex<M, S, T> {
     }
 }
 
-impl<M: GlobalMachine, S, T: ?Sized> Mutex<M, S, T> {
-    /// What it protects. There is nobody else to lock it.
-    pub fn get_mut(&mut self) -> &mut T {
-        self.data.get_mut()
+/// A lock that is taken out of the records when it goes.
+struct Owned<M: GlobalMachine + Recorder, S: Fallible<M>>(RawResilientLock<M, S>);
+
+impl<M: GlobalMachine + Recorder, S: Fallible<M>> Drop for Owned<M, S> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.forget_on(&M::MACHINE);
     }
 }
 
 impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized> Mutex<M, S, T> {
+    /// What it protects. There is nobody else to lock it.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.data.get_mut()
+    }
+
     /// Waits for the lock and takes it; no longer than the machine's [limit](Recorder::limit).
     ///
     /// # Errors
@@ -58,7 +66,7 @@ impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized> Mutex<M, S, T> {
     #[inline]
     #[track_caller]
     pub fn lock(&self) -> Result<MutexGuard<'_, M, S, T>, LockError> {
-        self.raw.enter(&M::MACHINE, M::limit).map(|entered| self.guard(entered))
+        self.raw.0.enter(&M::MACHINE, M::limit).map(|entered| self.guard(entered))
     }
 
     /// The same, with a limit of its own. With zero it tries once; what does not fit into 64 bits of nanoseconds (584
@@ -73,7 +81,7 @@ impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized> Mutex<M, S, T> {
     #[track_caller]
     pub fn lock_within(&self, limit: Duration) -> Result<MutexGuard<'_, M, S, T>, LockError> {
         let limit = |_: &M| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
-        self.raw.enter(&M::MACHINE, limit).map(|entered| self.guard(entered))
+        self.raw.0.enter(&M::MACHINE, limit).map(|entered| self.guard(entered))
     }
 
     /// Takes the lock if that can be done at once.
@@ -81,13 +89,13 @@ impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized> Mutex<M, S, T> {
     #[track_caller]
     #[must_use = "the lock is held only as long as the guard lives"]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, M, S, T>> {
-        self.raw.try_enter(&M::MACHINE).map(|entered| self.guard(entered))
+        self.raw.0.try_enter(&M::MACHINE).map(|entered| self.guard(entered))
     }
 
     /// Whether anybody holds the lock.
     #[inline]
     pub fn is_locked(&self) -> bool {
-        self.raw.is_taken()
+        self.raw.0.is_taken()
     }
 
     #[inline]
@@ -96,13 +104,13 @@ impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized> Mutex<M, S, T> {
     }
 }
 
-impl<M: GlobalMachine, S, T: Default> Default for Mutex<M, S, T> {
+impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: Default> Default for Mutex<M, S, T> {
     fn default() -> Self {
         Self::new(T::default())
     }
 }
 
-impl<M: GlobalMachine, S, T> From<T> for Mutex<M, S, T> {
+impl<M: GlobalMachine + Recorder, S: Fallible<M>, T> From<T> for Mutex<M, S, T> {
     fn from(data: T) -> Self {
         Self::new(data)
     }
@@ -159,7 +167,7 @@ impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized> DerefMut for MutexG
 impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized> Drop for MutexGuard<'_, M, S, T> {
     #[inline]
     fn drop(&mut self) {
-        self.mutex.raw.exit(&M::MACHINE, self.entered);
+        self.mutex.raw.0.exit(&M::MACHINE, self.entered);
     }
 }
 

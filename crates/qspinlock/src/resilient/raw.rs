@@ -4,13 +4,14 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::panic::Location;
 
+use super::detect;
 use super::entered::Entered;
 use super::error::LockError;
 use super::record::Recorder;
 use super::watch::Watch;
 use crate::machine::{Access, GlobalMachine, Machine};
 use crate::slowpath::{Chosen, Fallible};
-use crate::word::LockWord;
+use crate::word::{LockWord, Value};
 
 const FENCE: Access =
     Access::release("resilient.fence", "word.seen-now: who sees the lock taken finds it entered in a record");
@@ -120,7 +121,7 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
         // On every way to a claim, before it.
         m.fence(FENCE);
         if !S::try_acquire(&self.word) {
-            self.enter_slow(m, entered, place, limit(m))?;
+            self.enter_slow(m, entered, place, limit)?;
         }
         entered.hold(m, name);
         Ok(entered)
@@ -159,12 +160,12 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
         m: &M,
         entered: Entered,
         place: &'static Location<'static>,
-        limit: u64,
+        limit: impl FnOnce(&M) -> u64,
     ) -> Result<(), LockError> {
         if S::try_past(&self.word) {
             return Ok(());
         }
-        let result = Watch::<M, S>::new(m, &self.word, entered, place, limit).and_then(|mut watch| {
+        let result = Watch::<M, S>::new(m, &self.word, entered, place, limit(m)).and_then(|mut watch| {
             let waited = match watch.is_unsure() {
                 true => S::acquire_beside(m, &self.word, &mut watch),
                 false => S::acquire_under(m, &self.word, &mut watch),
@@ -182,11 +183,25 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
         result
     }
 
+    /// The lock is about to go, or to be free whoever holds it: takes it out of the records of those who have forgotten their
+    /// guards. Otherwise another lock that comes to stand in this place would be taken for it. Who moves such a lock
+    /// instead has that happen.
+    pub fn forget_on(&mut self, m: &M) {
+        if self.word.peek() != Value::FREE {
+            forget(m, m.name(&self.word));
+        }
+    }
+
     /// Whether anybody holds the lock or waits for it.
     #[inline]
     pub fn is_taken(&self) -> bool {
         S::is_taken(self.word.peek())
     }
+}
+
+#[cold]
+fn forget<M: Recorder>(m: &M, name: usize) {
+    detect::cpus(m).for_each(|cpu| m.record(cpu).forget(name));
 }
 
 #[cold]

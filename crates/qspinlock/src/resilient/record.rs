@@ -191,12 +191,6 @@ impl At {
     /// Nowhere: there was no room.
     pub(super) const BEYOND: Self = Self(ENTRIES as u32);
 
-    /// In this entry; in one that there is not: nowhere.
-    #[inline]
-    pub(super) const fn of(index: u32) -> Self {
-        Self(index)
-    }
-
     /// In which entry, if any.
     #[inline]
     pub(super) fn index(self) -> Option<usize> {
@@ -354,6 +348,11 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
         let held = held + self.beyond.load(TOP);
         self.beyond.store(0, SET_TOP);
         held
+    }
+
+    /// A lock that is held here goes, whose guard was forgotten: so nobody else writes its entry. For others.
+    pub(super) fn forget(&self, name: usize) {
+        self.entries.iter().filter(|entry| entry.lock.load(SEE) == name).for_each(|entry| entry.lock.store(0, REMOVE));
     }
 
     /// The innermost wait, if there is one that has been made known: for others.
