@@ -72,16 +72,19 @@ fn a_lock_that_is_gone_is_in_nobodys_record() {
         // SAFETY: written above.
         unsafe { place.assume_init_drop() };
     }
-    let elsewhere = place.write(ResilientMutex::new(0));
-    assert!(elsewhere.lock().is_ok());
+    let last = place.write(ResilientMutex::new(0));
+    let (is_held, is_told) = (Barrier::new(2), Barrier::new(2));
     thread::scope(|s| {
-        let guard = elsewhere.lock().unwrap();
-        // Held, but not by whom forgot the others.
         s.spawn(|| {
-            assert_eq!(elsewhere.lock_within(Duration::from_millis(1)).unwrap_err().kind(), LockErrorKind::TimedOut)
+            let _guard = last.lock().expect("a new lock is free");
+            is_held.wait();
+            is_told.wait();
         });
-        thread::sleep(Duration::from_millis(20));
-        drop(guard);
+        is_held.wait();
+        // Somebody else holds it. We hold others, that stood here.
+        let error = last.lock_within(Duration::from_millis(1)).unwrap_err();
+        is_told.wait();
+        assert_eq!(error.kind(), LockErrorKind::TimedOut);
     });
     // SAFETY: written above.
     unsafe { place.assume_init_drop() };
