@@ -47,15 +47,19 @@ impl<C: Cell> Node<C> {
         self.grant.store(WAITING, PREPARE);
     }
 
+    // Of these two the one that comes second sees what the first did before. So both write, whatever they find: a
+    // read-modify-write that writes nothing is a relaxed load, which may even be an old one.
+
     /// Takes a successor, which calls this. False if the node's owner has left: then the caller is the head.
     fn take_behind(&self, successor: Tail) -> bool {
-        self.next.update(FOLLOW, |next| (next == 0).then_some(successor.code())).is_ok()
+        self.next.update(FOLLOW, |next| Some(if next == 0 { successor.code() } else { next })) == Ok(0)
     }
 
     /// The successor; or, if it has not linked yet, leaves the headship to it, and this node.
     fn next_or_leave(&self) -> Option<Tail> {
-        let next = self.next.update(HAND_ON, |next| (next == 0).then_some(LEFT));
-        next.err().map(|code| Tail::from_code(code).expect("a link names a node"))
+        let next = self.next.update(HAND_ON, |next| Some(if next == 0 { LEFT } else { next }));
+        let code = next.unwrap_or_else(|next| next);
+        (code != 0).then(|| Tail::from_code(code).expect("a link names a node"))
     }
 
     /// Makes its owner the head. False if it is abandoned: the caller has the node then.
