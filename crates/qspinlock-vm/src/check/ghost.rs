@@ -3,7 +3,7 @@
 //! The steps are known by the names of their accesses, and all of them are read-modify-writes of one cell, so they have
 //! one order on which all CPUs agree.
 
-use qspinlock::queue::Tail;
+use qspinlock::queue::{LEVELS, Tail};
 use qspinlock::word::Value;
 
 use super::halting::{Halted, Halting};
@@ -31,6 +31,11 @@ pub(crate) struct Ghost {
     /// Codes of the queued nodes, first the head.
     queue: [u16; MOST],
     length: u8,
+    /// Of those, as bits, whose owners have given up.
+    abandoned: u8,
+    /// Code of one that has taken the lock and is in the queue no more, and has yet to say who the head is. Only where
+    /// one may leave.
+    handing_on: u16,
     /// The head knows that it is.
     promoted: bool,
     /// CPU + 1 in the pending lane.
@@ -77,21 +82,38 @@ impl Ghost {
                 self.pending = 0;
                 self.passed_by[cpu] = 0;
             }
+            "word.unpend" => {
+                if usize::from(self.pending) != cpu + 1 {
+                    return Err(format!("fifo: cpu {cpu} leaves a pending lane in which it is not"));
+                }
+                self.pending = 0;
+                self.passed_by[cpu] = 0;
+            }
+            "word.leave" => {
+                let code = Value::from_bits(old).tail().expect("who leaves was the last").code() as u16;
+                self.gone(promises, cpu, code)?;
+                if promises.fifo && self.length > 0 {
+                    return Err(format!("fifo: cpu {cpu} empties a queue in which others wait"));
+                }
+            }
             "word.claim-sole" | "word.claim-head" => {
                 let first = queue.first().map(|&code| cpu_of(code));
-                if promises.fifo && first != Some(cpu) {
+                if promises.fifo && (first != Some(cpu) || self.abandoned & 1 != 0) {
                     return Err(format!("fifo: cpu {cpu} claims as head, but first in line is {first:?}"));
                 }
-                self.queue.copy_within(1.., 0);
-                self.length = self.length.saturating_sub(1);
-                self.queue[usize::from(self.length)] = 0;
-                self.promoted = false;
+                if name == "word.claim-head" && may_leave(self.queue[0]) {
+                    self.handing_on = self.queue[0];
+                }
+                self.pop();
                 self.passed_by[cpu] = 0;
             }
             // A waiter without a node barges, and promises nothing.
             "word.try" if let Some(most) = promises.bypass => {
                 let pending = usize::from(self.pending).checked_sub(1);
-                for waiter in queue.iter().map(|&code| cpu_of(code)).chain(pending).filter(|&w| w != cpu) {
+                let abandoned = self.abandoned;
+                let waiting = queue.iter().enumerate().filter(|(at, _)| abandoned >> at & 1 == 0);
+                let waiting = waiting.map(|(_, &code)| cpu_of(code));
+                for waiter in waiting.chain(pending).filter(|&waiter| waiter != cpu) {
                     if self.passed_by[waiter] >> (4 * cpu) & 0xf >= u32::from(most) {
                         let times = if most == 1 { "a second time".to_owned() } else { format!("over {most} times") };
                         return Err(format!("bypass: cpu {cpu} passed the waiting cpu {waiter} {times}"));
@@ -104,14 +126,67 @@ impl Ghost {
         Ok(())
     }
 
+    fn pop(&mut self) {
+        self.queue.copy_within(1.., 0);
+        self.length = self.length.saturating_sub(1);
+        self.queue[usize::from(self.length)] = 0;
+        self.abandoned >>= 1;
+        self.promoted = false;
+    }
+
+    /// The owner of this node gives up in the middle of the queue.
+    pub(crate) fn abandoned(&mut self, promises: Promises, cpu: usize, code: u16) -> Result<(), String> {
+        let at = self.queue.iter().position(|&queued| queued == code).expect("it waits here");
+        if promises.fifo && (cpu_of(code) != cpu || self.promoted && at == 0) {
+            return Err(format!("promotion: cpu {cpu} leaves a node in the queue that is not its own, or the head's"));
+        }
+        self.abandoned |= 1 << at;
+        self.passed_by[cpu] = 0;
+        Ok(())
+    }
+
+    /// A node goes out of the queue without the lock, if it is still there: the head's own, or an abandoned one.
+    pub(crate) fn gone(&mut self, promises: Promises, cpu: usize, code: u16) -> Result<(), String> {
+        if self.handing_on == code {
+            self.handing_on = 0;
+            return Ok(());
+        }
+        if !self.has(code) {
+            return Ok(());
+        }
+        let is_own = self.promoted && cpu_of(code) == cpu && self.abandoned & 1 == 0;
+        if promises.fifo && (self.queue[0] != code || !(is_own || self.abandoned & 1 != 0)) {
+            let whose = cpu_of(code);
+            return Err(format!("fifo: cpu {cpu} takes a node of cpu {whose} out of the queue, which waits there"));
+        }
+        self.pop();
+        self.passed_by[cpu] = 0;
+        Ok(())
+    }
+
+    /// The head leaves before its successor has linked, which then is the head.
+    pub(crate) fn left(&mut self, promises: Promises, cpu: usize, code: u16) -> Result<(), String> {
+        self.gone(promises, cpu, code)?;
+        if promises.fifo && (self.promoted || self.length == 0) {
+            return Err(format!("promotion: cpu {cpu} leaves the queue to whoever comes, and nobody does"));
+        }
+        self.promoted = true;
+        Ok(())
+    }
+
     /// Whether a node of this code waits here.
     pub(crate) fn has(&self, code: u16) -> bool {
         self.queue[..usize::from(self.length)].contains(&code)
     }
 
+    /// Whether it does, or is the node of one that has just had its turn.
+    pub(crate) fn knows(&self, code: u16) -> bool {
+        self.handing_on == code || self.has(code)
+    }
+
     /// A grant to a node that waits here.
     pub(crate) fn granted(&mut self, promises: Promises, cpu: usize, code: u16) -> Result<(), String> {
-        if promises.fifo && (self.promoted || self.queue[0] != code) {
+        if promises.fifo && (self.promoted || self.queue[0] != code || self.abandoned & 1 != 0) {
             let (to, first) = (cpu_of(code), cpu_of(self.queue[0]));
             let again = if self.promoted { " again" } else { "" };
             return Err(format!("promotion: cpu {cpu} makes cpu {to} the head{again}; first in line is {first}"));
@@ -122,11 +197,17 @@ impl Ghost {
 
     pub(crate) fn bytes(&self, out: &mut Vec<u8>) {
         self.queue.iter().for_each(|code| out.extend_from_slice(&code.to_ne_bytes()));
-        out.extend_from_slice(&[self.length, u8::from(self.promoted), self.pending]);
+        out.extend_from_slice(&self.handing_on.to_ne_bytes());
+        out.extend_from_slice(&[self.length, self.abandoned, u8::from(self.promoted), self.pending]);
         self.passed_by.iter().for_each(|by| out.extend_from_slice(&by.to_ne_bytes()));
         self.sleepers.bytes(out);
         self.halted.bytes(out);
     }
+}
+
+/// Whether it is a node for a wait that may end before its turn.
+fn may_leave(code: u16) -> bool {
+    Tail::from_code(code.into()).is_some_and(|tail| tail.level() >= LEVELS)
 }
 
 pub(crate) fn cpu_of(code: u16) -> usize {

@@ -16,6 +16,22 @@ impl Explorer<'_, '_> {
         self.judge(verdict, cpu, op, String::new)
     }
 
+    /// A step on a node of a queue that one may leave.
+    pub(super) fn leaves(&mut self, state: &mut State, cpu: usize, op: Op, (old, new): (u32, u32)) -> Result<(), Stop> {
+        let name = self.name(op.cell);
+        let code = node_code(&name);
+        let promises = self.model.promises;
+        let Some(ghost) = state.ghosts.iter_mut().find(|ghost| ghost.knows(code)) else { return Ok(()) };
+        let verdict = match op.access.name {
+            "leaving.promote" => ghost.granted(promises, cpu, code),
+            "leaving.abandon" => ghost.abandoned(promises, cpu, code),
+            "leaving.hand-on" if old != 0 => Ok(()),
+            "leaving.hand-on" => ghost.left(promises, cpu, code),
+            _ => ghost.gone(promises, cpu, code),
+        };
+        self.judge(verdict, cpu, op, || format!("{old:#x} -> {new:#x}"))
+    }
+
     pub(super) fn told(&mut self, state: &mut State, cpu: usize, op: Op, (old, new): (u32, u32)) -> Result<(), Stop> {
         let Some(promised) = self.model.promises.sleeping else { return Ok(()) };
         let name = self.name(op.cell);

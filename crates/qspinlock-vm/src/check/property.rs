@@ -1,5 +1,7 @@
 //! What must hold of a state: somebody can go on, or all have ended and left nothing behind.
 
+use qspinlock::queue::LEVELS;
+
 use super::op::{CellId, Kind};
 use super::search::{Explorer, State};
 
@@ -67,9 +69,13 @@ impl Explorer<'_, '_> {
         if let Some((cpu, whom)) = state.ghosts.iter().find_map(|ghost| ghost.halted.owes()) {
             return Some(format!("kick: cpu {cpu} owes cpu {whom} a kick, and has ended"));
         }
-        let is_word_or_depth =
-            |id: &CellId| self.model.words.contains(id) || self.infos[usize::from(*id)].private_to.is_some();
-        self.order.iter().filter(|id| is_word_or_depth(id)).find_map(|id| {
+        let stays = |id: &CellId| {
+            let info = &self.infos[usize::from(*id)];
+            // A node for a wait that may end is idle when it lies in no queue.
+            let is_left = info.node.is_some_and(|(_, level)| level >= LEVELS) && info.name.ends_with(".grant");
+            self.model.words.contains(id) || info.private_to.is_some() || is_left
+        };
+        self.order.iter().filter(|id| stays(id)).find_map(|id| {
             let value = state.memory.newest(usize::from(self.dense[id]));
             (value != 0).then(|| format!("trace: {} ends as {value:#x}", self.name(*id)))
         })

@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::str::FromStr;
 
 use qspinlock::RawSpinLock;
-use qspinlock::slowpath::{Native, Paravirt, Parking, ParkingExact, SlowPath, TestAndSet};
+use qspinlock::slowpath::{Fallible, Native, Paravirt, Parking, ParkingExact, SlowPath, TestAndSet};
 
 use super::automaton::Program;
 use super::ghost::Promises;
 use super::halting::Halting;
+use super::leaving;
 use super::machine::{CheckMachine, Plain, Waiting, World};
 use super::model::{MAX_CPUS, MAX_WORDS, Model, Outcome, Search};
 use super::search::{explore, replay};
@@ -210,8 +211,11 @@ impl Scenario {
 
     fn model<'w, S>(&self, world: &'w World) -> Model<'w>
     where
-        S: SlowPath<CheckMachine<'w>, Error = Infallible> + 'static,
+        S: Fallible<CheckMachine<'w>> + 'static,
     {
+        if self.usage.may_leave() {
+            return leaving::model::<S>(self, world);
+        }
         let lock = Rc::new(Guarded::<S>::new(world, "word", "data"));
         // One for each depth of nesting: a handler must not wait for whom it interrupted.
         let others: Rc<Vec<_>> = Rc::new(

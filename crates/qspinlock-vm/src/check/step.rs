@@ -13,6 +13,8 @@ use super::trace::Micro;
 pub(super) enum Phase {
     Start,
     Loads,
+    /// The same, after a bounded wait that gave up. Another one would be a loop, so it is a step of its own.
+    GaveUp,
     Stores,
 }
 
@@ -78,13 +80,13 @@ impl Explorer<'_, '_> {
             return false;
         }
         let is_private = op.cell != NO_CELL && self.infos[usize::from(op.cell)].private_to.is_some();
+        let may_read = matches!(phase, Phase::Loads | Phase::GaveUp);
         match op.kind {
             _ if is_private => true,
             Kind::Await(_) | Kind::Wait { .. } | Kind::Yield | Kind::Done => false,
-            Kind::Load | Kind::AwaitFor(_) | Kind::Cas { .. } | Kind::Update(_) | Kind::Kick(_) | Kind::Free => {
-                phase == Phase::Loads
-            }
-            Kind::Fence => phase == Phase::Loads || self.order_of(op.access) != Ordering::SeqCst,
+            Kind::AwaitFor(_) => phase == Phase::Loads,
+            Kind::Load | Kind::Cas { .. } | Kind::Update(_) | Kind::Kick(_) | Kind::Free => may_read,
+            Kind::Fence => may_read || self.order_of(op.access) != Ordering::SeqCst,
             Kind::Store(_) | Kind::Touch | Kind::Choose(_) | Kind::Return | Kind::Panicked => true,
         }
     }
@@ -198,6 +200,8 @@ impl Explorer<'_, '_> {
                         self.granted(&mut state, cpu, op)?;
                     } else if op.access.name == "turn.wake" {
                         self.wakes(&state, cpu, op)?;
+                    } else if op.access.name == "leaving.vacate" {
+                        self.leaves(&mut state, cpu, op, (value, value))?;
                     }
                     let how = || match last - at {
                         0 => format!("{value:#x}"),
@@ -317,6 +321,8 @@ impl Explorer<'_, '_> {
                             self.told(&mut state, cpu, op, (value, new))?;
                         } else if op.access.name == "turn.promote" {
                             self.promoted(&mut state, cpu, op, (value, new))?;
+                        } else if matches!(op.access.name, "leaving.promote" | "leaving.abandon" | "leaving.hand-on") {
+                            self.leaves(&mut state, cpu, op, (value, new))?;
                         }
                         let how = || format!("{value:#x} -> {new:#x}{}", age());
                         self.answer(state, cpu, op, value.into(), how, Phase::Stores, emit)?;
@@ -328,6 +334,10 @@ impl Explorer<'_, '_> {
                 (Kind::AwaitFor(_), None) => (order, no(value)),
                 _ => (order, value.into()),
             };
+            let then = match (op.kind, loads) {
+                (Kind::AwaitFor(_), Phase::Loads) if decision.is_none() => Phase::GaveUp,
+                _ => loads,
+            };
             if !is_dominated(self, &mut gone_on, order, answer) {
                 let mut state = state.clone();
                 state.memory.read(cpu, cell, index, order);
@@ -335,7 +345,7 @@ impl Explorer<'_, '_> {
                     let verb = if answer == no(value) { "no: " } else { "" };
                     format!("{verb}{value:#x}{}", age())
                 };
-                self.answer(state, cpu, op, answer, how, loads, emit)?;
+                self.answer(state, cpu, op, answer, how, then, emit)?;
             }
         }
         Ok(())

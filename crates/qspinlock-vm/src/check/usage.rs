@@ -18,11 +18,17 @@ pub enum Usage {
     Moved,
     /// The last one to release it frees it.
     Freed,
+    /// The last CPU gives up whenever it likes; the others wait, however long.
+    Leaving,
+    /// All give up whenever they like.
+    Hasty,
+    /// All look now and then whether the lock stays free, and then take it; the last one also gives up.
+    Rescued,
 }
 
 impl Usage {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Moved, Self::Freed];
+    pub const ALL: [Self; 6] = [Self::Plain, Self::Moved, Self::Freed, Self::Leaving, Self::Hasty, Self::Rescued];
 
     /// Its name, as the user writes it.
     #[must_use]
@@ -31,7 +37,16 @@ impl Usage {
             Self::Plain => "plain",
             Self::Moved => "moved",
             Self::Freed => "freed",
+            Self::Leaving => "leaving",
+            Self::Hasty => "hasty",
+            Self::Rescued => "rescued",
         }
+    }
+
+    /// Whether waiters may give up.
+    #[must_use]
+    pub const fn may_leave(self) -> bool {
+        matches!(self, Self::Leaving | Self::Hasty | Self::Rescued)
     }
 }
 
@@ -68,7 +83,6 @@ impl Beside {
         S: SlowPath<CheckMachine<'w>, Error = Infallible>,
     {
         match self.usage {
-            Usage::Plain => guarded.section(m),
             Usage::Moved => {
                 let Ok(()) = guarded.lock.acquire_on(m);
                 guarded.data.touch();
@@ -85,6 +99,7 @@ impl Beside {
                     free(guarded.word);
                 }
             }
+            _ => guarded.section(m),
         }
     }
 
