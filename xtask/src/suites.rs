@@ -8,7 +8,11 @@ use crate::Step;
 
 /// How the workspace is tested: a name, arguments to `cargo test`, and the folders of whose `tests` all must have run.
 const PASSES: &[(&str, &[&str], &[&str])] = &[
-    ("workspace", &["--workspace"], &["crates/qspinlock", "crates/qspinlock-vm", "crates/qspin", "xtask"]),
+    (
+        "workspace",
+        &["--workspace"],
+        &["crates/qspinlock", "crates/qspinlock-vm", "crates/qspin", "examples/extension-host", "xtask"],
+    ),
     ("portable form, counting", &["--package", "qspinlock", "--features", "portable,stats"], &["crates/qspinlock"]),
     (
         "without std",
