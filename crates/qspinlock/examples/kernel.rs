@@ -6,17 +6,23 @@
 
 #![no_std]
 
-use qspinlock::atomic::{AtomicCell, full_fence, signal_fence, spin_until, spin_until_for, spin_until_mine};
+use core::ops::{Deref, DerefMut};
+
+use qspinlock::atomic::reports::AtomicPlace;
+use qspinlock::atomic::{
+    AtomicCell, AtomicName, AtomicRecord, full_fence, signal_fence, spin_until, spin_until_for, spin_until_mine,
+};
 use qspinlock::lock_api;
 use qspinlock::machine::{Access, Budget, Cell};
 use qspinlock::patch::{self, Edits, TextWriter};
 use qspinlock::queue::{Cpu, Slot};
+use qspinlock::resilient::{self, Recorder};
 use qspinlock::select::{Beneath, Choice, Facts, Setting, WishError, choose};
 use qspinlock::slowpath::{Chosen, Native, Patience};
 use qspinlock::start::{self, AdoptError};
-use qspinlock::{GlobalMachine, Machine, RawSpinLock};
+use qspinlock::{GlobalMachine, LockError, Machine, RawSpinLock};
 
-/// CPUs that this kernel supports. 128 bytes of nodes for each.
+/// CPUs that this kernel supports. 128 bytes of nodes for each, and 640 for what it holds of resilient locks.
 pub const CPUS: usize = 64;
 
 // What the kernel defines.
@@ -33,18 +39,32 @@ unsafe extern "Rust" {
     /// Nanoseconds since the start.
     safe fn kernel_nanoseconds() -> u64;
 
-    /// Halts this CPU until an interrupt, or a kick by [`kernel_kick`], has come since `is_asleep` was asked. That is asked
-    /// once, with interrupts off, and there is no halt if it says no, nor in an NMI. Interrupts are as before when it returns.
-    safe fn kernel_halt(is_asleep: &dyn Fn() -> bool);
+    /// Halts this CPU until an interrupt, or a kick by [`kernel_kick`], has come since `is_asleep` was asked; or until
+    /// [`kernel_nanoseconds`] has reached `until`. `is_asleep` is asked once, with interrupts off, and there is no halt if
+    /// it says no, nor in an NMI, nor if nothing could end it. Interrupts are as before when it returns.
+    safe fn kernel_halt(is_asleep: &dyn Fn() -> bool, until: Option<u64>);
 
     /// Wakes a CPU that is in [`kernel_halt`], or about to be.
     safe fn kernel_kick(cpu: u32);
+
+    /// Keeps this CPU from switching to another task. Nests.
+    safe fn kernel_preemption_off();
+
+    /// Undoes that. If it was the last, and another task is due, switches to it; but not with interrupts off.
+    safe fn kernel_preemption_on();
+
+    /// Turns interrupts off. Whether they were on.
+    safe fn kernel_interrupts_off() -> bool;
+
+    /// Turns interrupts on if they were.
+    safe fn kernel_interrupts_restore(were_on: bool);
 
     /// Writes code, by a mapping of its own: the kernel's text stays read-only.
     fn kernel_write_text(address: usize, code: &[u8]);
 }
 
 static SLOTS: [Slot<AtomicCell>; CPUS] = [const { Slot::new() }; CPUS];
+static RECORDS: [AtomicRecord; CPUS] = [const { AtomicRecord::EMPTY }; CPUS];
 
 /// The CPUs of this computer.
 #[derive(Clone, Copy, Debug)]
@@ -101,8 +121,8 @@ unsafe impl Machine for BareMachine {
         kernel_nanoseconds()
     }
 
-    fn wait(&self, cell: &AtomicCell, value: u32, access: Access, _until: Option<u64>) {
-        kernel_halt(&|| cell.load(access) == value);
+    fn wait(&self, cell: &AtomicCell, value: u32, access: Access, until: Option<u64>) {
+        kernel_halt(&|| cell.load(access) == value, until);
     }
 
     fn kick(&self, cpu: Cpu) {
@@ -118,6 +138,23 @@ impl GlobalMachine for BareMachine {
     const MACHINE: Self = Self;
 }
 
+// SAFETY: each CPU has one record, in a static, and its number for ever; locks are named by their addresses, which are
+// distinct and divisible by 4.
+unsafe impl Recorder for BareMachine {
+    type Name = AtomicName;
+    type Place = AtomicPlace;
+
+    #[inline]
+    fn record(&self, cpu: Cpu) -> &AtomicRecord {
+        &RECORDS[cpu.index()]
+    }
+
+    fn recorded(&self) -> u32 {
+        // Who looks for a deadlock looks at each of these.
+        kernel_topology().0.min(CPUS as u32)
+    }
+}
+
 /// The kernel's mutex: 4 bytes beside the data. How it waits is chosen by [`start_locks`].
 pub type Mutex<T> = lock_api::Mutex<RawSpinLock<BareMachine, Chosen>, T>;
 
@@ -126,6 +163,76 @@ pub type MutexGuard<'a, T> = lock_api::MutexGuard<'a, RawSpinLock<BareMachine, C
 
 /// A mutex that is served in the order of arrival on every machine.
 pub type FairMutex<T> = lock_api::Mutex<RawSpinLock<BareMachine, Native>, T>;
+
+/// A mutex that returns an error where it would hang: for extensions, and for what NMI handlers take.
+pub type ResilientMutex<T> = resilient::Mutex<BareMachine, Chosen, T>;
+
+/// The same, for who must not sleep: it spins, whatever was chosen for the others.
+pub type AwakeMutex<T> = resilient::Mutex<BareMachine, Native, T>;
+
+/// A resilient mutex for what interrupt handlers take as well.
+#[derive(Debug)]
+pub struct IrqMutex<T>(ResilientMutex<T>);
+
+impl<T> IrqMutex<T> {
+    /// An unlocked mutex.
+    pub const fn new(data: T) -> Self {
+        Self(ResilientMutex::new(data))
+    }
+
+    /// Waits for the lock and takes it, with interrupts off from before that until the guard is dropped.
+    ///
+    /// # Errors
+    /// As for [`resilient::Mutex::lock`]. Interrupts and preemption are as they were, then.
+    #[track_caller]
+    pub fn lock(&self) -> Result<IrqGuard<'_, T>, LockError> {
+        let masked = Masked::new();
+        Ok(IrqGuard { guard: self.0.lock()?, _masked: masked })
+    }
+}
+
+/// Unlocks an [`IrqMutex`] when dropped.
+#[must_use = "the lock is held only as long as the guard lives"]
+pub struct IrqGuard<'a, T> {
+    // Dropped in this order.
+    guard: resilient::MutexGuard<'a, BareMachine, Chosen, T>,
+    _masked: Masked,
+}
+
+impl<T> Deref for IrqGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> DerefMut for IrqGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+/// This CPU keeps its task, and has no interrupts.
+struct Masked {
+    were_on: bool,
+}
+
+impl Masked {
+    fn new() -> Self {
+        kernel_preemption_off();
+        Self { were_on: kernel_interrupts_off() }
+    }
+}
+
+impl Drop for Masked {
+    fn drop(&mut self) {
+        // In this order, after a failed lock too. The other way round a task that has become due would be passed over:
+        // with interrupts off nothing is switched to, and nobody asks again when they come back.
+        kernel_interrupts_restore(self.were_on);
+        kernel_preemption_on();
+    }
+}
 
 /// How the locks of this kernel were started, to be logged.
 #[derive(Clone, Copy, Debug)]

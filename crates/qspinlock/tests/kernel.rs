@@ -7,13 +7,16 @@ mod kernel;
 #[path = "support/watchdog.rs"]
 mod watchdog;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex as StdMutex};
+use std::sync::{Barrier, Condvar, Mutex as StdMutex};
 use std::time::{Duration, Instant};
 
-use kernel::{BareMachine, CPUS, FairMutex, Mutex, MutexGuard, count_frame, start_locks};
+use kernel::{
+    AwakeMutex, BareMachine, CPUS, FairMutex, IrqMutex, Mutex, MutexGuard, ResilientMutex, count_frame, start_locks,
+};
+use qspinlock::resilient::LockErrorKind;
 use qspinlock::select::SlowPathKind;
 use qspinlock::{Machine, start};
 use watchdog::Watchdog;
@@ -45,16 +48,20 @@ fn kernel_nanoseconds() -> u64 {
 /// What keeps a CPU from halting: a kick that has come.
 struct Halt(StdMutex<bool>, Condvar);
 
-static HALTS: [Halt; CPUS] = [const { Halt(StdMutex::new(false), Condvar::new()) }; CPUS];
+/// One more: a CPU that is in no table halts too, if only until some time.
+static HALTS: [Halt; CPUS + 1] = [const { Halt(StdMutex::new(false), Condvar::new()) }; CPUS + 1];
 static HALTED: AtomicU32 = AtomicU32::new(0);
 
 #[unsafe(no_mangle)]
-fn kernel_halt(is_asleep: &dyn Fn() -> bool) {
+fn kernel_halt(is_asleep: &dyn Fn() -> bool, until: Option<u64>) {
     let Halt(kicked, woken) = &HALTS[CPU.get() as usize];
     let kicked = kicked.lock().expect("nobody panics");
     if is_asleep() {
         HALTED.fetch_add(1, Ordering::Relaxed);
-        *woken.wait_while(kicked, |kicked| !*kicked).expect("nobody panics") = false;
+        let left =
+            until.map_or(Duration::MAX, |until| Duration::from_nanos(until.saturating_sub(kernel_nanoseconds())));
+        let (mut kicked, _) = woken.wait_timeout_while(kicked, left, |kicked| !*kicked).expect("nobody panics");
+        *kicked = false;
     }
 }
 
@@ -63,6 +70,36 @@ fn kernel_kick(cpu: u32) {
     let Halt(kicked, woken) = &HALTS[cpu as usize];
     *kicked.lock().expect("nobody panics") = true;
     woken.notify_one();
+}
+
+std::thread_local!(static MASKING: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) });
+
+fn note_masking(what: &'static str) {
+    MASKING.with_borrow_mut(|masking| masking.push(what));
+}
+
+#[unsafe(no_mangle)]
+fn kernel_preemption_off() {
+    note_masking("preemption off");
+}
+
+#[unsafe(no_mangle)]
+fn kernel_preemption_on() {
+    note_masking("preemption on");
+}
+
+#[unsafe(no_mangle)]
+fn kernel_interrupts_off() -> bool {
+    // They are on where nobody else has turned them off.
+    let depth = |masking: &Vec<_>| masking.iter().filter(|what| **what == "interrupts off").count();
+    let were_on = MASKING.with_borrow(depth) == 0;
+    note_masking("interrupts off");
+    were_on
+}
+
+#[unsafe(no_mangle)]
+fn kernel_interrupts_restore(were_on: bool) {
+    note_masking(if were_on { "interrupts on" } else { "interrupts stay off" });
 }
 
 /// A file that writes where nobody may: as good as a second mapping.
@@ -122,6 +159,86 @@ fn a_long_section() {
     });
 }
 
+/// What a lock is told of: the same lock again, a circle of two CPUs, an owner that stays, a CPU without a record.
+fn errors_instead_of_hangs() {
+    static A: ResilientMutex<u32> = ResilientMutex::new(0);
+    static B: ResilientMutex<u32> = ResilientMutex::new(0);
+    const LONG: Duration = Duration::from_secs(60);
+    let held = A.lock().expect("it is free");
+    let error = A.lock_within(LONG).expect_err("a handler that interrupts its own lock's holder");
+    let report = error.report().expect("nobody has failed since");
+    assert_eq!((error.kind(), report.length()), (LockErrorKind::Deadlock, 1), "{report}");
+    assert_eq!(report.cpu().map(|cpu| cpu.index()), Some(0), "{report}");
+
+    // Nobody kicks them: each wait ends by the clock. The last CPU has neither a node nor a record.
+    std::thread::scope(|s| {
+        for number in [1, 2, 3, CPUS as u32] {
+            s.spawn(move || {
+                CPU.set(number);
+                let error = A.lock_within(Duration::from_millis(20)).expect_err("it is held");
+                assert_eq!(error.kind(), LockErrorKind::TimedOut);
+                drop(B.lock().expect("it is free now and then"));
+            });
+        }
+    });
+    drop(held);
+
+    let both_hold_one = Barrier::new(2);
+    let told: Vec<_> = std::thread::scope(|s| {
+        let cpu = |number, first: &'static ResilientMutex<u32>, second: &'static ResilientMutex<u32>| {
+            let both_hold_one = &both_hold_one;
+            s.spawn(move || {
+                CPU.set(number);
+                let held = first.lock().expect("it is free");
+                both_hold_one.wait();
+                let other = second.lock_within(LONG);
+                drop(held);
+                other.err().map(|error| error.report().expect("nobody has failed since"))
+            })
+        };
+        let cpus = [cpu(4, &A, &B), cpu(5, &B, &A)];
+        cpus.into_iter().filter_map(|cpu| cpu.join().expect("they do not panic")).collect()
+    });
+    assert!(!told.is_empty());
+    for report in told {
+        assert_eq!((report.kind(), report.length()), (LockErrorKind::Deadlock, 2), "{report}");
+    }
+    assert!(!A.is_locked() && !B.is_locked());
+}
+
+/// Interrupts come back before preemption does, whether the lock was had or not.
+fn masking_is_undone_in_order() {
+    static LOCK: IrqMutex<u32> = IrqMutex::new(0);
+    MASKING.take();
+    let mut guard = LOCK.lock().expect("it is free");
+    *guard += 1;
+    assert_eq!(MASKING.take(), ["preemption off", "interrupts off"]);
+    note_masking("interrupts off");
+    assert!(LOCK.lock().is_err_and(|error| error.is_deadlock()));
+    let inner = ["interrupts off", "preemption off", "interrupts off", "interrupts stay off", "preemption on"];
+    assert_eq!(MASKING.take(), inner);
+    drop(guard);
+    assert_eq!(MASKING.take(), ["interrupts on", "preemption on"]);
+}
+
+/// Whatever was chosen.
+fn some_never_sleep() {
+    static LOCK: AwakeMutex<()> = AwakeMutex::new(());
+    let halted = HALTED.load(Ordering::Relaxed);
+    let held = LOCK.lock().expect("it is free");
+    std::thread::scope(|s| {
+        for number in 1..4 {
+            s.spawn(move || {
+                CPU.set(number);
+                let error = LOCK.lock_within(Duration::from_millis(20)).expect_err("it is held");
+                assert_eq!(error.kind(), LockErrorKind::TimedOut);
+            });
+        }
+    });
+    drop(held);
+    assert_eq!(HALTED.load(Ordering::Relaxed), halted);
+}
+
 #[test]
 fn each_wish_is_followed() {
     let _watchdog = Watchdog::arm("each_wish_is_followed", Duration::from_secs(120));
@@ -134,6 +251,9 @@ fn each_wish_is_followed() {
         assert_eq!(status.following, status.sites, "{status}");
         assert_eq!(status.available, status.sites > 0, "{status}");
         cpus_exclude_each_other();
+        errors_instead_of_hangs();
+        masking_is_undone_in_order();
+        some_never_sleep();
         if choice.slow_path == SlowPathKind::Paravirt {
             a_long_section();
         }
