@@ -5,8 +5,9 @@
 //!
 //! **In the queue.** Only the owner of the lock takes nodes out, and need not do so for long. So a waiter that is late
 //! marks its node *abandoned* and goes; an owner that comes upon such a node makes it idle and takes out the next. The
-//! node is in use until then, hence not that of a nesting level: a slot has a few of its own for this ([`NODES`]). A
-//! waiter that finds them all in use has no node. It is never woken, so it looks by itself, at growing distances.
+//! node is in use until then, hence not that of a nesting level: a slot has a few of its own for this
+//! ([`NODES`](crate::queue::NODES)). A waiter that finds them all in use has no node. It is never woken, so it looks by
+//! itself, at growing distances.
 //!
 //! The mark is a compare-and-swap from *waiting*. If it fails, the waiter has been taken out of the queue and told
 //! something. *Owner*: the lock is its own, and late or not, it has it.
