@@ -61,6 +61,57 @@
 //! in vain: it might have been interrupted, and nobody would know that it has it. So a waiter may be passed more often,
 //! until it asks for a grant from the lane.
 //!
+//! # In a host of extensions
+//! Guests know locks by numbers, and get numbers back. The guards are the host's, in a table for each run: what is left
+//! in it when the run is over, however that came, is released; and nothing can be unlocked that is not in it.
+//!
+//! ```
+//! # #[cfg(all(feature = "std", feature = "lock_api"))] {
+//! use qspinlock::{LockErrorKind, ResilientMutex, ResilientMutexGuard};
+//!
+//! /// A guest that runs, on this thread.
+//! struct Run<'a> {
+//!     locks: &'a [ResilientMutex<()>],
+//!     held: Vec<(usize, ResilientMutexGuard<'a, ()>)>,
+//! }
+//!
+//! impl Run<'_> {
+//!     /// What the guest calls: 0, or an error number.
+//!     fn lock(&mut self, number: usize) -> i64 {
+//!         let Some(lock) = self.locks.get(number) else { return -22 };
+//!         match lock.lock() {
+//!             Ok(guard) => self.held.push((number, guard)),
+//!             Err(error) => {
+//!                 if let Some(report) = error.report() {
+//!                     eprintln!("{report}");
+//!                 }
+//!                 return if error.kind() == LockErrorKind::Deadlock { -35 } else { -110 };
+//!             }
+//!         }
+//!         0
+//!     }
+//!
+//!     fn unlock(&mut self, number: usize) -> i64 {
+//!         let Some(at) = self.held.iter().position(|held| held.0 == number) else { return -1 };
+//!         self.held.remove(at);
+//!         0
+//!     }
+//! }
+//!
+//! let locks = [ResilientMutex::new(()), ResilientMutex::new(())];
+//! let mut guest = Run { locks: &locks, held: Vec::new() };
+//! assert_eq!((guest.lock(0), guest.lock(0)), (0, -35));
+//! assert_eq!(guest.unlock(1), -1);
+//! drop(guest);
+//! assert!(!locks[0].is_locked());
+//! # }
+//! ```
+//!
+//! The program `extension-host` in the source repository is one in full: guests on a virtual machine, and maps whose
+//! own buckets have resilient locks, so that a guest which comes back into one is told so, and nobody counts nestings.
+//! A lock's limit says how long a guest's *neighbours* are held up; that the guest itself comes to an end is for the
+//! host to see to.
+//!
 //! # Real-time systems
 //! [`Native`](crate::slowpath::Native) and [`TestAndSet`](crate::slowpath::TestAndSet) never sleep:
 //! `RawResilientLock<MyMachine, Native>` is the lock for a context that may not, whatever has been chosen for the
