@@ -122,6 +122,10 @@ const WANTED: usize = 1;
 const UNSURE: usize = 2;
 const STANDING: usize = 3;
 
+/// An entry below others that is not in use any more. Not 0, which is what one holds that has just been made room for: a handler
+/// that comes before that is filled in must leave the room.
+const GAP: usize = UNSURE;
+
 const TOP: Access = Access::relaxed("record.top", "its CPU's own; or a hint, how far to look");
 const SET_TOP: Access = Access::relaxed("record.set-top", "its CPU's own");
 const PUSHES: Access = Access::acquire("record.pushes", "record.pushed: what was pushed is seen");
@@ -131,6 +135,7 @@ const HOLD: Access = Access::release("record.hold", "record.see: the wait before
 const WANT: Access = Access::release("record.want", "record.see: the wait before has ended");
 const LEAVE: Access = Access::relaxed("record.leave", "the next wait publishes it");
 const REMOVE: Access = Access::release("record.remove", "record.see: the lock has been released");
+const CLOSE: Access = Access::relaxed("record.close", "nothing was there");
 const OWN: Access = Access::relaxed("record.own", "its CPU's own");
 const SEE: Access =
     Access::acquire("record.see", "record.push, -hold, -want, -remove: who sees it sees what came before");
@@ -280,48 +285,47 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
     #[inline]
     pub(super) fn remove<M: Machine<Cell = C>>(&self, m: &M, at: At) {
         let Some(entry) = self.at(at) else { return };
-        entry.lock.store(0, REMOVE);
-        m.signal_fence();
         let mut top = at.0;
         if self.top.load(TOP) != top + 1 {
-            // Whoever is above lowers it, when it goes.
-            return;
+            // Whoever is above closes it, when it goes.
+            return entry.lock.store(GAP, REMOVE);
         }
-        while top > 0 && self.entries[top as usize - 1].lock.load(OWN) == 0 {
+        entry.lock.store(0, REMOVE);
+        while top > 0 && self.entries[top as usize - 1].lock.load(OWN) == GAP {
             top -= 1;
+            self.entries[top as usize].lock.store(0, CLOSE);
         }
+        // What is above is empty, before a handler may push there.
+        m.signal_fence();
         self.top.store(top, SET_TOP);
     }
 
     /// Whether this CPU has to do with any lock but that one, so that somebody might wait for it.
     pub(super) fn has_others(&self, at: At) -> bool {
-        let is_other = |(n, entry): (usize, &Entry<N, P>)| at.index() != Some(n) && entry.lock.load(OWN) != 0;
+        let is_other = |(n, entry): (usize, &Entry<N, P>)| at.index() != Some(n) && entry.lock.load(OWN) > STANDING;
         self.in_use().iter().enumerate().any(is_other)
     }
 
     /// The innermost context begins to wait for what is entered there. What [`end_wait`](Self::end_wait) is to be told.
     pub(super) fn begin_wait(&self, name: usize, at: At) -> Wait {
-        let before = Wait(self.wait.0.load(OWN));
         if let Some(entry) = self.at(at) {
             entry.lock.store(name | WANTED, WANT);
-            self.set_wait(before, at.index());
-        } else {
-            self.set_wait(before, None);
         }
-        before
+        self.set_wait(at.index())
     }
 
     /// The wait is over; what was interrupted goes on.
     pub(super) fn end_wait(&self, name: usize, at: At, before: Wait) {
-        self.set_wait(Wait(self.wait.0.load(OWN)), before.entry());
+        self.set_wait(before.entry());
         if let Some(entry) = self.at(at) {
             entry.lock.store(name | UNSURE, HOLD);
         }
     }
 
-    fn set_wait(&self, was: Wait, entry: Option<usize>) {
-        let count = (was.0 | INDEX).wrapping_add(1);
-        self.wait.0.store(count | entry.map_or(0, |at| at as u32 + 1), WAIT);
+    /// One step: a handler that waits has numbers of its own, also if it comes in between. What was before.
+    fn set_wait(&self, entry: Option<usize>) -> Wait {
+        let next = |was: u32| Some((was | INDEX).wrapping_add(1) | entry.map_or(0, |at| at as u32 + 1));
+        Wait(self.wait.0.update(WAIT, next).unwrap_or_else(|same| same))
     }
 
     /// How this CPU itself stands with a lock, but for the entry `except`.
@@ -341,8 +345,8 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
     /// Forgets everything, for a CPU whose number is to be another's: a thread that has ended. Returns how many locks
     /// it held.
     pub fn clear(&self) -> u32 {
-        let held = self.in_use().iter().filter(|entry| entry.lock.load(OWN) != 0).count() as u32;
-        self.set_wait(Wait(self.wait.0.load(OWN)), None);
+        let held = self.in_use().iter().filter(|entry| entry.lock.load(OWN) > STANDING).count() as u32;
+        self.set_wait(None);
         self.in_use().iter().for_each(|entry| entry.lock.store(0, REMOVE));
         self.top.store(0, SET_TOP);
         let held = held + self.beyond.load(TOP);
