@@ -23,6 +23,7 @@
 use core::panic::Location;
 
 use super::record::{At, Own, Recorder, Wait};
+use super::report::LINKS;
 use crate::machine::Access;
 use crate::queue::Cpu;
 use crate::slowpath::Fallible;
@@ -52,10 +53,11 @@ pub struct Link {
 
 /// Who waits for whom, from one CPU round to itself.
 pub(super) struct Circle {
-    /// CPUs, their waits, and what in them the one before waits for, as they were seen. The first is the one that
-    /// looked.
-    seen: [(Cpu, Wait, At); LONGEST],
+    /// CPUs and their waits, as they were seen. The first is the one that looked.
+    seen: [(Cpu, Wait); LONGEST],
     length: usize,
+    /// What there is to tell, which was read before the waits were read again: so it is as true as they are.
+    links: [Option<Link>; LINKS],
 }
 
 impl Circle {
@@ -63,38 +65,44 @@ impl Circle {
     pub(super) fn find<M: Recorder>(m: &M, me: Cpu) -> Option<Self> {
         m.fence(FENCE);
         let mine = m.record(me).waits()?;
-        let mut circle = Self { seen: [(me, mine, At::BEYOND); LONGEST], length: 0 };
-        let (mut cpu, mut wait, mut held) = (me, mine, At::BEYOND);
+        let mut circle = Self { seen: [(me, mine); LONGEST], length: 0, links: [None; LINKS] };
+        let (mut cpu, mut wait, mut holds_at) = (me, mine, None);
         loop {
-            *circle.seen.get_mut(circle.length)? = (cpu, wait, held);
+            let (wants, wants_at) = m.record(cpu).wanted(wait)?;
+            *circle.seen.get_mut(circle.length)? = (cpu, wait);
+            if let Some(link) = circle.links.get_mut(circle.length) {
+                *link = Some(Link { cpu, wants, wants_at, holds_at });
+            }
             circle.length += 1;
-            let (name, _) = m.record(cpu).wanted(wait)?;
-            (cpu, wait, held) = holder(m, name)?;
+            let (next, its_wait, held) = holder(m, wants)?;
+            (cpu, wait, holds_at) = (next, its_wait, m.record(next).place(held));
             if cpu == me {
-                circle.seen[0].2 = held;
+                circle.links[0].as_mut()?.holds_at = holds_at;
                 return (wait == mine && circle.is_still_there(m)).then_some(circle);
             }
-            if circle.seen().iter().any(|&(seen, ..)| seen == cpu) {
+            if circle.seen().iter().any(|&(seen, _)| seen == cpu) {
                 // A circle without us: its own CPUs find it.
                 return None;
             }
         }
     }
 
-    fn seen(&self) -> &[(Cpu, Wait, At)] {
+    fn seen(&self) -> &[(Cpu, Wait)] {
         &self.seen[..self.length]
     }
 
     fn is_still_there<M: Recorder>(&self, m: &M) -> bool {
-        self.seen().iter().all(|&(cpu, wait, _)| m.record(cpu).waits() == Some(wait))
+        self.seen().iter().all(|&(cpu, wait)| m.record(cpu).waits() == Some(wait))
     }
 
-    /// What there is to tell of it.
-    pub(super) fn links<'a, M: Recorder>(&'a self, m: &'a M) -> impl Iterator<Item = Link> + 'a {
-        self.seen().iter().map(move |&(cpu, wait, held)| {
-            let (wants, wants_at) = m.record(cpu).wanted(wait).unwrap_or_default();
-            Link { cpu, wants, wants_at, holds_at: m.record(cpu).place(held) }
-        })
+    /// How many are in it.
+    pub(super) const fn length(&self) -> usize {
+        self.length
+    }
+
+    /// What there is to tell of it; of a long one, of the first in it.
+    pub(super) const fn links(&self) -> [Option<Link>; LINKS] {
+        self.links
     }
 }
 

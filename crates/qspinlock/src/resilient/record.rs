@@ -122,8 +122,8 @@ const WANTED: usize = 1;
 const UNSURE: usize = 2;
 const STANDING: usize = 3;
 
-/// An entry below others that is not in use any more. Not 0, which is what one holds that has just been made room for: a handler
-/// that comes before that is filled in must leave the room.
+/// An entry below others that is not in use any more. Not 0, which is what one holds that has just been made room for:
+/// a handler that comes before that is filled in must leave the room.
 const GAP: usize = UNSURE;
 
 const TOP: Access = Access::relaxed("record.top", "its CPU's own; or a hint, how far to look");

@@ -110,7 +110,9 @@ impl<'a, M: Recorder, S: Fallible<M>> Watch<'a, M, S> {
             Own::Holds(held) => {
                 let holds_at = m.record(me).place(held);
                 let link = Link { cpu: me, wants: name, wants_at: Some(self.place), holds_at };
-                Err(self.error(m, LockErrorKind::Deadlock, core::iter::once(link)))
+                let mut links = [None; LINKS];
+                links[0] = Some(link);
+                Err(self.error(m, LockErrorKind::Deadlock, links, 1))
             }
         }
     }
@@ -127,16 +129,16 @@ impl<'a, M: Recorder, S: Fallible<M>> Watch<'a, M, S> {
             self.began = Some(m.record(me).begin_wait(self.name, at));
         }
         match self.began.and_then(|_| Circle::find(m, me)) {
-            Some(circle) => Err(self.error(m, LockErrorKind::Deadlock, circle.links(m))),
+            Some(circle) => Err(self.error(m, LockErrorKind::Deadlock, circle.links(), circle.length())),
             None => Ok(()),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn error(&self, m: &M, kind: LockErrorKind, links: impl Iterator<Item = Link>) -> LockError {
+    fn error(&self, m: &M, kind: LockErrorKind, links: [Option<Link>; LINKS], length: usize) -> LockError {
         let name = self.name;
-        let mut report = Report {
+        let report = Report {
             kind,
             cpu: self.entered.get().map(|(me, _)| me),
             lock: name,
@@ -146,20 +148,14 @@ impl<'a, M: Recorder, S: Fallible<M>> Watch<'a, M, S> {
                 let record = m.record(cpu);
                 record.holds(name).map(|at| (cpu, record.place(at)))
             }),
-            links: [None; LINKS],
-            length: 0,
+            links,
+            length,
         };
-        for link in links {
-            if let Some(kept) = report.links.get_mut(report.length) {
-                *kept = Some(link);
-            }
-            report.length += 1;
-        }
         LockError::new(kind, m.keep(&report))
     }
 
     fn time_is_over(&self, m: &M) -> LockError {
-        self.error(m, LockErrorKind::TimedOut, core::iter::empty())
+        self.error(m, LockErrorKind::TimedOut, [None; LINKS], 0)
     }
 
     /// Whether the clock stands still.
