@@ -6,6 +6,7 @@
 //!
 //! Memory is sequentially consistent, but for one thing: `load_byte1` is as stale as x86-64 may make it.
 
+mod recorder;
 mod world;
 
 use std::cell::{Cell as StdCell, RefCell};
@@ -21,7 +22,7 @@ use qspinlock::slowpath::{Flavour, Patience, SlowPath, walk};
 use qspinlock::word::LockWord;
 
 #[allow(unused_imports, reason = "each test file uses a part")]
-pub(crate) use world::{Failure, PATIENT, SLEEPY, Setup, World, run};
+pub(crate) use world::{Failure, Machinery, PATIENT, SLEEPY, Setup, World, play, run};
 
 const KICK: Access = Access::release("kick", "the sleep that it ends");
 const TRACE: usize = 150;
@@ -36,6 +37,12 @@ pub(crate) enum Role {
     /// What the queue of sleepers keeps in a node beside its state.
     Sleeper(Tail),
     Token(usize),
+    /// The wait in a CPU's record; an entry of it; and what else it counts.
+    Wait(usize),
+    Name(usize, usize),
+    Count(usize),
+    /// None: a fence of the CPU.
+    Fence(usize),
 }
 
 /// Who takes a step: a CPU, and how many handlers deep.
@@ -106,7 +113,7 @@ struct Own {
 }
 
 impl Shared {
-    fn who(&self) -> Context {
+    pub(crate) fn who(&self) -> Context {
         let cpu = self.running.get().unwrap_or(0);
         Context { cpu, depth: self.cpus[cpu].depth.get() }
     }
@@ -279,6 +286,7 @@ unsafe impl Cell for VmCell {
 pub(crate) struct Vm {
     shared: Rc<Shared>,
     slots: Vec<Slot<VmCell>>,
+    recorder: recorder::Recorded,
 }
 
 // SAFETY: each coroutine is a CPU; handlers run to their end on top of it; slots live as long as the machine; the
@@ -317,7 +325,13 @@ unsafe impl Machine for Vm {
         }
     }
 
-    fn fence(&self, _: Access) {}
+    /// Nothing to do here. Monitors are told.
+    fn fence(&self, access: Access) {
+        let s = &*self.shared;
+        let who = s.who();
+        let (role, order) = (Role::Fence(who.cpu), access.order);
+        s.record(Step { who, access: access.name, order, role, old: 0, new: None });
+    }
 
     fn signal_fence(&self) {}
 
@@ -356,6 +370,12 @@ unsafe impl Machine for Vm {
 
     fn count(&self, event: Event) {
         self.shared.events.borrow_mut().push(event);
+    }
+}
+
+impl Vm {
+    pub(crate) fn shared(&self) -> Rc<Shared> {
+        self.shared.clone()
     }
 }
 

@@ -13,6 +13,7 @@ use qspinlock::machine::Event;
 use qspinlock::queue::{Cpu, NODES, Node, Slot, Tail};
 use qspinlock::slowpath::{Patience, SlowPath};
 
+use super::recorder::Recorded;
 use super::{Context, Monitor, Own, Pause, Role, Sabotage, Shared, Step, Vm, VmCell, Wake};
 
 /// Steps after which a schedule counts as a livelock. A passing one takes a few thousand.
@@ -95,6 +96,14 @@ pub(crate) struct Failure {
     trace: VecDeque<Step>,
 }
 
+impl Failure {
+    /// One that shows only at the end.
+    #[allow(dead_code, reason = "each test file uses a part")]
+    pub(crate) fn of(what: &str, setup: &Setup) -> Self {
+        Self { what: what.to_owned(), setup: Box::new(setup.clone()), trace: VecDeque::new() }
+    }
+}
+
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\nwith {:?}; the last steps:", self.what, self.setup)?;
@@ -113,65 +122,97 @@ pub(crate) fn run<S: SlowPath<Vm, Error = Infallible> + 'static>(
     task: impl Fn(&World<S>, usize) + 'static,
     handler: impl Fn(&World<S>, Context) + 'static,
 ) -> Result<Vec<Event>, Failure> {
-    let shared = Rc::new(Shared {
-        rng: RefCell::new(fastrand::Rng::with_seed(setup.seed)),
-        running: StdCell::new(None),
-        stopped: StdCell::new(false),
-        time: StdCell::new(0),
-        cpus: (0..setup.cpus).map(|_| Own::default()).collect(),
-        trace: RefCell::default(),
-        monitors: RefCell::new(monitors),
-        sabotage: setup.sabotage,
-        patience: setup.patience,
-        stubborn: setup.stubborn,
-        hints: setup.hints,
-        failure: RefCell::default(),
-        handler: RefCell::default(),
-        events: RefCell::default(),
-    });
-    let mut depths = Vec::new();
-    let slot = |cpu: usize| {
-        let depth = VmCell::new(&shared, Role::Depth(cpu));
-        depths.push(depth.value.clone());
-        let node = |level| {
-            let me = Tail::new(Cpu::new(cpu as u32).expect("a small number"), level);
-            let [prev, first] = [(); 2].map(|()| VmCell::new(&shared, Role::Sleeper(me)));
-            Node::from_cells(VmCell::new(&shared, Role::Next(me)), VmCell::new(&shared, Role::Grant(me)), prev, first)
-        };
-        Slot::from_cells(depth, VmCell::new(&shared, Role::Token(cpu)), std::array::from_fn::<_, NODES, _>(node))
-    };
-    let word = |n| {
-        let cell = VmCell::new(&shared, Role::Word(n));
-        cell.value.set(setup.word);
-        *cell.history.borrow_mut() = vec![(0, setup.word)];
-        cell
-    };
+    let Machinery { vm, words, depths } = Machinery::new(setup, monitors, false);
+    let shared = vm.shared.clone();
     let world = Rc::new(World::<S> {
-        vm: Vm { shared: shared.clone(), slots: (0..setup.cpus).map(slot).collect() },
-        locks: (0..setup.locks).map(word).map(RawSpinLock::from_cell).collect(),
+        vm,
+        locks: words.into_iter().map(RawSpinLock::from_cell).collect(),
         inside: (0..setup.locks).map(|_| StdCell::new(None)).collect(),
     });
-    let (task, of_handler) = (Rc::new(task), world.clone());
-    *shared.handler.borrow_mut() = Some(Rc::new(Box::new(move |who| handler(&of_handler, who))));
-    let cpus = (0..setup.cpus)
-        .map(|cpu| {
-            let (world, task) = (world.clone(), task.clone());
-            Coroutine::new(move |yielder: &Yielder<Wake, Pause>, _| {
-                world.shared().cpus[cpu].yielder.set(Some(yielder));
-                task(&world, cpu);
-            })
-        })
-        .collect();
-    let result = schedule(setup, &shared, cpus);
-    shared.running.set(None);
-    // The handler holds the world, which holds the handler.
-    shared.handler.take();
-    let nothing_left = || match world.locks.iter().find(|lock| lock.is_taken() || lock.is_contended()) {
+    let nothing_left = |world: &World<S>| match world.locks.iter().find(|lock| lock.is_taken() || lock.is_contended()) {
         Some(lock) => Err(format!("a trace is left in {lock:?}")),
         None if depths.iter().any(|depth| depth.get() != 0) => Err("a level is left in use".to_owned()),
         None => Ok(()),
     };
-    match result.and_then(|()| nothing_left()) {
+    play(setup, &shared, &world, task, handler, nothing_left)
+}
+
+/// A machine, the cells of its locks, and the nesting levels of its CPUs.
+pub(crate) struct Machinery {
+    pub(crate) vm: Vm,
+    pub(crate) words: Vec<VmCell>,
+    depths: Vec<Rc<StdCell<u32>>>,
+}
+
+impl Machinery {
+    /// Its CPUs have records of the locks that they hold, if so wanted.
+    pub(crate) fn new(setup: &Setup, monitors: Vec<Monitor>, recorded: bool) -> Self {
+        let shared = Rc::new(Shared {
+            rng: RefCell::new(fastrand::Rng::with_seed(setup.seed)),
+            running: StdCell::new(None),
+            stopped: StdCell::new(false),
+            time: StdCell::new(0),
+            cpus: (0..setup.cpus).map(|_| Own::default()).collect(),
+            trace: RefCell::default(),
+            monitors: RefCell::new(monitors),
+            sabotage: setup.sabotage,
+            patience: setup.patience,
+            stubborn: setup.stubborn,
+            hints: setup.hints,
+            failure: RefCell::default(),
+            handler: RefCell::default(),
+            events: RefCell::default(),
+        });
+        let mut depths = Vec::new();
+        let slot = |cpu: usize| {
+            let depth = VmCell::new(&shared, Role::Depth(cpu));
+            depths.push(depth.value.clone());
+            let node = |level| {
+                let me = Tail::new(Cpu::new(cpu as u32).expect("a small number"), level);
+                let [prev, first] = [(); 2].map(|()| VmCell::new(&shared, Role::Sleeper(me)));
+                let [next, grant] = [Role::Next(me), Role::Grant(me)].map(|role| VmCell::new(&shared, role));
+                Node::from_cells(next, grant, prev, first)
+            };
+            Slot::from_cells(depth, VmCell::new(&shared, Role::Token(cpu)), std::array::from_fn::<_, NODES, _>(node))
+        };
+        let slots = (0..setup.cpus).map(slot).collect();
+        let word = |n| {
+            let cell = VmCell::new(&shared, Role::Word(n));
+            cell.value.set(setup.word);
+            *cell.history.borrow_mut() = vec![(0, setup.word)];
+            cell
+        };
+        let words = (0..setup.locks).map(word).collect();
+        let recorder = Recorded::new(&shared, if recorded { setup.cpus } else { 0 });
+        Self { vm: Vm { shared, slots, recorder }, words, depths }
+    }
+}
+
+/// Runs `task` on every CPU of a world, under one schedule; what is `left` then, is looked at. Gives the events counted.
+pub(crate) fn play<W: 'static>(
+    setup: &Setup,
+    shared: &Rc<Shared>,
+    world: &Rc<W>,
+    task: impl Fn(&W, usize) + 'static,
+    handler: impl Fn(&W, Context) + 'static,
+    left: impl FnOnce(&W) -> Result<(), String>,
+) -> Result<Vec<Event>, Failure> {
+    let (task, of_handler) = (Rc::new(task), world.clone());
+    *shared.handler.borrow_mut() = Some(Rc::new(Box::new(move |who| handler(&of_handler, who))));
+    let cpus = (0..setup.cpus)
+        .map(|cpu| {
+            let (world, task, shared) = (world.clone(), task.clone(), shared.clone());
+            Coroutine::new(move |yielder: &Yielder<Wake, Pause>, _| {
+                shared.cpus[cpu].yielder.set(Some(yielder));
+                task(&world, cpu);
+            })
+        })
+        .collect();
+    let result = schedule(setup, shared, cpus);
+    shared.running.set(None);
+    // The handler holds the world, which holds the handler.
+    shared.handler.take();
+    match result.and_then(|()| left(world)) {
         Err(what) => Err(Failure { what, setup: Box::new(setup.clone()), trace: shared.trace.take() }),
         Ok(()) => Ok(shared.events.take()),
     }
