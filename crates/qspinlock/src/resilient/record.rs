@@ -13,8 +13,10 @@
 //!   interrupt makes that moment last.
 //!
 //! Entries are removed in any order, and pushed above all others: so what an interrupt holds is above what the context
-//! that it has interrupted waits for. A lock whose guard was forgotten stays, as it stays locked. When there is no room
-//! the lock is taken all the same, and counted; a deadlock through it is not found, and its waiters' time runs out.
+//! that it has interrupted had then. Who releases each lock after having taken the next gets to the end of the room,
+//! and then goes on in what was removed further down; but not in an interrupt of a wait. A lock whose guard was
+//! forgotten stays, as it stays locked. When there is no room the lock is taken all the same, and counted; a deadlock
+//! through it is not found, and its waiters' time runs out.
 //!
 //! # One writer
 //! Only the CPU itself writes, and contexts that interrupt it undo what they did before they return. So plain loads and
@@ -122,10 +124,6 @@ const WANTED: usize = 1;
 const UNSURE: usize = 2;
 const STANDING: usize = 3;
 
-/// An entry below others that is not in use any more. Not 0, which is what one holds that has just been made room for:
-/// a handler that comes before that is filled in must leave the room.
-const GAP: usize = UNSURE;
-
 const TOP: Access = Access::relaxed("record.top", "its CPU's own; or a hint, how far to look");
 const SET_TOP: Access = Access::relaxed("record.set-top", "its CPU's own");
 const PUSHES: Access = Access::acquire("record.pushes", "record.pushed: what was pushed is seen");
@@ -142,8 +140,17 @@ const SEE: Access =
 const WAIT: Access = Access::release("record.wait", "record.seen-wait: what is held and wanted in this wait");
 const SEEN_WAIT: Access = Access::acquire("record.seen-wait", "record.wait: what is held and wanted in this wait");
 
-/// Bits of [`Record::wait`] that say which entry is waited for, plus one; the rest counts.
-const INDEX: u32 = 0xff;
+/// What an entry below the top holds that was removed. One that holds 0 has been reserved, and is about to be filled.
+const GONE: usize = 1;
+
+/// Bits of [`Record::wait`] that say which entry is waited for, plus one.
+const INDEX: u32 = 0x1f;
+
+/// Bits above those that say where the top was then. The rest counts.
+const BOUND: u32 = 0x3e0;
+const BOUND_SHIFT: u32 = INDEX.count_ones();
+
+const _: () = assert!(ENTRIES <= INDEX as usize && ENTRIES <= (BOUND >> BOUND_SHIFT) as usize);
 
 /// One lock that a CPU holds or wants.
 #[derive(Debug)]
@@ -186,6 +193,11 @@ impl Wait {
     fn entry(self) -> Option<usize> {
         (self.0 & INDEX).checked_sub(1).map(|index| index as usize)
     }
+
+    /// What is held throughout it is below. What is above is held by a context that has interrupted it.
+    fn bound(self) -> usize {
+        ((self.0 & BOUND) >> BOUND_SHIFT) as usize
+    }
 }
 
 /// Where a lock is recorded.
@@ -224,9 +236,10 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
     pub(super) fn push<M: Machine<Cell = C>>(&self, m: &M, name: usize, place: &'static Location<'static>) -> At {
         let top = self.top.load(TOP);
         let Some(entry) = self.entries.get(top as usize) else {
-            return self.push_beyond();
+            return self.push_below(name, place);
         };
-        // First the room, then what is in it: a handler that comes in between takes the next.
+        // First the room, then what is in it: a handler that comes in between takes the next, and finds this one not
+        // gone.
         self.top.store(top + 1, SET_TOP);
         m.signal_fence();
         entry.place.set(place);
@@ -235,10 +248,20 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
         At(top)
     }
 
+    /// Enters it where something was removed.
     #[cold]
-    fn push_beyond(&self) -> At {
-        self.beyond.store(self.beyond.load(TOP) + 1, SET_TOP);
-        At::BEYOND
+    fn push_below(&self, name: usize, place: &'static Location<'static>) -> At {
+        // What is below the top when a wait begins counts as held by who waits: not what an interrupt of it takes.
+        let is_waiting = Wait(self.wait.0.load(OWN)).entry().is_some();
+        let gone = self.entries.iter().rposition(|entry| entry.lock.load(OWN) == GONE);
+        let Some(at) = gone.filter(|_| !is_waiting) else {
+            self.beyond.store(self.beyond.load(TOP) + 1, SET_TOP);
+            return At::BEYOND;
+        };
+        self.entries[at].place.set(place);
+        self.entries[at].lock.store(name | UNSURE, PUSH);
+        self.pushes.count_up_own(PUSHED);
+        At(at as u32)
     }
 
     /// One that had no room is gone.
@@ -288,10 +311,10 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
         let mut top = at.0;
         if self.top.load(TOP) != top + 1 {
             // Whoever is above closes it, when it goes.
-            return entry.lock.store(GAP, REMOVE);
+            return entry.lock.store(GONE, REMOVE);
         }
         entry.lock.store(0, REMOVE);
-        while top > 0 && self.entries[top as usize - 1].lock.load(OWN) == GAP {
+        while top > 0 && self.entries[top as usize - 1].lock.load(OWN) == GONE {
             top -= 1;
             self.entries[top as usize].lock.store(0, CLOSE);
         }
@@ -310,21 +333,24 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
     pub(super) fn begin_wait(&self, name: usize, at: At) -> Wait {
         if let Some(entry) = self.at(at) {
             entry.lock.store(name | WANTED, WANT);
+            let top = self.top.load(TOP).min(ENTRIES as u32);
+            self.set_wait((at.0 + 1) | top << BOUND_SHIFT)
+        } else {
+            self.set_wait(0)
         }
-        self.set_wait(at.index())
     }
 
     /// The wait is over; what was interrupted goes on.
     pub(super) fn end_wait(&self, name: usize, at: At, before: Wait) {
-        self.set_wait(before.entry());
+        self.set_wait(before.0 & (INDEX | BOUND));
         if let Some(entry) = self.at(at) {
             entry.lock.store(name | UNSURE, HOLD);
         }
     }
 
     /// One step: a handler that waits has numbers of its own, also if it comes in between. What was before.
-    fn set_wait(&self, entry: Option<usize>) -> Wait {
-        let next = |was: u32| Some((was | INDEX).wrapping_add(1) | entry.map_or(0, |at| at as u32 + 1));
+    fn set_wait(&self, is: u32) -> Wait {
+        let next = |was: u32| Some((was | INDEX | BOUND).wrapping_add(1) | is);
         Wait(self.wait.0.update(WAIT, next).unwrap_or_else(|same| same))
     }
 
@@ -346,7 +372,7 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
     /// it held.
     pub fn clear(&self) -> u32 {
         let held = self.in_use().iter().filter(|entry| entry.lock.load(OWN) > STANDING).count() as u32;
-        self.set_wait(None);
+        self.set_wait(0);
         self.in_use().iter().for_each(|entry| entry.lock.store(0, REMOVE));
         self.top.store(0, SET_TOP);
         let held = held + self.beyond.load(TOP);
@@ -356,7 +382,10 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
 
     /// A lock that is held here goes, whose guard was forgotten: so nobody else writes its entry. For others.
     pub(super) fn forget(&self, name: usize) {
-        self.entries.iter().filter(|entry| entry.lock.load(SEE) == name).for_each(|entry| entry.lock.store(0, REMOVE));
+        self.entries
+            .iter()
+            .filter(|entry| entry.lock.load(SEE) == name)
+            .for_each(|entry| entry.lock.store(GONE, REMOVE));
     }
 
     /// The innermost wait, if there is one that has been made known: for others.
@@ -373,8 +402,7 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
 
     /// Where in this record a lock is that is held throughout a wait. For others.
     pub(super) fn held_in(&self, wait: Wait, name: usize) -> Option<At> {
-        // What is above is held by a context that has interrupted the one that waits.
-        let below = self.entries.get(..wait.entry()?)?;
+        let below = self.entries.get(..wait.bound())?;
         below.iter().position(|entry| entry.lock.load(SEE) == name).map(|at| At(at as u32))
     }
 

@@ -1,0 +1,93 @@
+//! The record of what a thread holds keeps what is held, whatever the order of releases and whenever a handler comes.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::thread;
+
+use qspinlock::ResilientMutex;
+use qspinlock::resilient::ENTRIES;
+
+/// Each lock is released after the next one was taken. There is room for what is held, however far that goes.
+#[test]
+fn hand_over_hand() {
+    let locks: [ResilientMutex<()>; 3 * ENTRIES] = std::array::from_fn(|_| ResilientMutex::new(()));
+    let mut before = None;
+    for lock in &locks {
+        let guard = lock.lock().unwrap();
+        assert!(lock.lock().unwrap_err().is_deadlock());
+        drop(before.replace(guard));
+        assert!(lock.lock().unwrap_err().is_deadlock());
+    }
+    drop(before);
+    assert!(locks.iter().all(|lock| lock.lock().is_ok()));
+}
+
+/// What was taken in the place of something else counts as held in a wait: a circle through it is found.
+#[test]
+fn a_circle_through_what_came_later() {
+    let locks: [ResilientMutex<()>; 2 * ENTRIES] = std::array::from_fn(|_| ResilientMutex::new(()));
+    let other = ResilientMutex::new(());
+    let barrier = std::sync::Barrier::new(2);
+    thread::scope(|s| {
+        let (locks, other, barrier) = (&locks, &other, &barrier);
+        let one = s.spawn(move || {
+            let mut last = locks[0].lock().unwrap();
+            for lock in &locks[1..] {
+                // The one before is released when it has been taken.
+                last = lock.lock().unwrap();
+            }
+            barrier.wait();
+            let told = other.lock_within(LONG).err();
+            drop(last);
+            told
+        });
+        let two = s.spawn(move || {
+            let held = other.lock().unwrap();
+            barrier.wait();
+            let told = locks[2 * ENTRIES - 1].lock_within(LONG).err();
+            drop(held);
+            told
+        });
+        let told = [one.join().unwrap(), two.join().unwrap()];
+        assert!(told.iter().flatten().count() > 0);
+        assert!(told.iter().flatten().all(|error| error.is_deadlock()), "{told:?}");
+    });
+}
+
+const LONG: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// A handler that comes while a lock is being entered leaves what it finds.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_handler_at_any_moment() {
+    static OF_HANDLERS: ResilientMutex<()> = ResilientMutex::new(());
+    static RUN: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn handler(_: libc::c_int) {
+        drop(OF_HANDLERS.lock());
+        RUN.fetch_add(1, Relaxed);
+    }
+    // SAFETY: the handler is of the right type, and takes a lock that nobody else does.
+    unsafe { libc::signal(libc::SIGUSR1, handler as *const () as usize) };
+    let lock = ResilientMutex::new(());
+    let is_over = AtomicBool::new(false);
+    // SAFETY: no memory is involved.
+    let me = unsafe { libc::pthread_self() };
+    thread::scope(|s| {
+        s.spawn(|| {
+            while !is_over.load(Relaxed) {
+                // SAFETY: the thread waits for this one to end.
+                unsafe { libc::pthread_kill(me, libc::SIGUSR1) };
+                for _ in 0..200 {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        let mut found = true;
+        while found && RUN.load(Relaxed) < 5_000 {
+            let _guard = lock.lock().unwrap();
+            // By time, if it is not found: that is no deadlock.
+            found = lock.lock_within(std::time::Duration::from_millis(50)).unwrap_err().is_deadlock();
+        }
+        is_over.store(true, Relaxed);
+        assert!(found, "a lock that is held was not in the record");
+    });
+}
