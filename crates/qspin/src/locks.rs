@@ -316,7 +316,7 @@ impl Contender for std::sync::Mutex<()> {
 }
 
 /// A lock that can fail. Where it is compared with others it waits for as long as they do.
-pub(crate) struct Resilient<S>(resilient::Mutex<Threads, S, ()>);
+pub(crate) struct Resilient<S: Fallible<Threads>>(resilient::Mutex<Threads, S, ()>);
 
 impl<S: Fallible<Threads> + 'static> Contender for Resilient<S> {
     fn new() -> Self {
