@@ -8,6 +8,7 @@ mod planted;
 mod progress;
 mod random;
 mod report;
+mod resilient;
 mod run;
 mod section;
 mod sent;
@@ -36,15 +37,34 @@ Examples:
   qspin torture --threads 64 --no-churn      many waiters that stay
   qspin torture -l parking --profile crowd   64 threads on 2 CPUs
   qspin torture --lock broken                see that a broken lock is caught
+  qspin torture --resilient -l parking       deadlocks, dead owners, waiters that give up
+  qspin torture --resilient --mode ring:16   circles of sixteen threads
+  qspin torture --resilient --mode crowd --acquisitions 100000000
+                                             a hundred million locks, and no error that is not true
 
-Exit codes: 0 held, 1 exclusion or progress failed, 2 wrong usage.";
+Exit codes: 0 held, 1 exclusion, progress or an error failed, 2 wrong usage.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The lock
     #[arg(short, long, value_name = "NAME", default_value = "native", help = lock_help())]
-    lock: Subject,
+    lock: String,
+
+    /// Torture the resilient lock with that slow path: what it reports, and what it leaves
+    #[arg(long, conflicts_with_all = PLAIN)]
+    resilient: bool,
+
+    /// Ways to torture a resilient lock, each for its part of the time: aa (the same lock again, also in signal handlers),
+    /// abba, three, ring:N (circles), dead (an owner that is gone), handoff (waiters that give up beside others), many
+    /// (more than is recorded), order (released in any order), signals, wild (the same, with circles), dying (threads that
+    /// end), crowd (no circle can be), all
+    #[arg(long, value_name = "MODE,...", value_delimiter = ',', default_value = "all", requires = "resilient")]
+    mode: Vec<resilient::Wanted>,
+
+    /// Let the crowd go on until so many locks were taken, however long that is
+    #[arg(long, value_name = "N", requires = "resilient", value_parser = clap::value_parser!(u64).range(1..))]
+    acquisitions: Option<u64>,
 
     /// How long
     #[arg(short, long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -119,9 +139,23 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// What is only done to plain locks.
+const PLAIN: [&str; 10] = [
+    "no_signals",
+    "no_naps",
+    "no_lulls",
+    "no_churn",
+    "no_nesting",
+    "no_trylock",
+    "no_timed",
+    "no_freed",
+    "no_sending",
+    "long_hold_ms",
+];
+
 fn lock_help() -> String {
     let names: Vec<_> = crate::locks::LockName::ALL.iter().map(|lock| lock.name()).collect();
-    format!("The lock: {}", names.join(", "))
+    format!("The lock: {}; with --resilient: {}", names.join(", "), resilient::names())
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -135,12 +169,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         (2 * cpus as u64).clamp(4, 1024)
     });
     cpus.map_or(Ok(()), cpus::restrict)?;
+    if args.resilient {
+        return resilient::run(args, seed, threads as usize);
+    }
     let stops = (!args.no_stops).then_some(seed);
-    warden::watch(stops, || args.lock.with_type(Torture { args, seed, threads: threads as usize }))
+    let subject: Subject = args.lock.parse().map_err(Failure::usage)?;
+    warden::watch(stops, || subject.with_type(Torture { args, subject, seed, threads: threads as usize }))
 }
 
 struct Torture<'a> {
     args: &'a Args,
+    subject: Subject,
     seed: u64,
     threads: usize,
 }
@@ -150,11 +189,11 @@ impl LockJob for Torture<'_> {
 
     fn run<L: Contender>(self) -> Self::Output {
         let recipe = self.recipe::<L>();
-        torture::<L>(self.args, recipe)
+        torture::<L>(self.args, self.subject, recipe)
     }
 }
 
-fn torture<L: Contender>(args: &Args, recipe: Recipe) -> Result<(), Failure> {
+fn torture<L: Contender>(args: &Args, subject: Subject, recipe: Recipe) -> Result<(), Failure> {
     // From here on in every thread: only workers ask for signals.
     signals::block();
     signals::install::<L>().map_err(|error| Failure::failed(format!("cannot install signal handlers: {error}")))?;
@@ -170,7 +209,7 @@ fn torture<L: Contender>(args: &Args, recipe: Recipe) -> Result<(), Failure> {
     if stuck {
         leave_if_reporting_hangs();
     }
-    let report = Report::new(args.lock, run, seen, args.stall_seconds);
+    let report = Report::new(subject, run, seen, args.stall_seconds);
     ui::say!("{}", if args.json { report.to_json() + "\n" } else { report.to_text() });
     let result = report.failure().map_or(Ok(()), |message| Err(Failure::failed(message)));
     if stuck {
@@ -191,7 +230,7 @@ impl Torture<'_> {
             threads: self.threads,
             seed: self.seed,
             signals: !args.no_signals,
-            handlers_wait: !args.no_signals && args.lock.may_wait_in_handlers(),
+            handlers_wait: !args.no_signals && self.subject.may_wait_in_handlers(),
             naps: !args.no_signals && !args.no_naps,
             lulls: !args.no_lulls,
             churn: !args.no_churn,

@@ -51,7 +51,14 @@ unsafe impl<L: Sync> Sync for Guarded<L> {}
 
 impl<L: Contender> Guarded<L> {
     pub(super) fn new() -> Self {
-        Self { lock: L::new(), owner: 0.into(), entries: 0.into(), exits: 0.into() }
+        Self::by(L::new())
+    }
+}
+
+impl<L> Guarded<L> {
+    /// Data that this lock guards.
+    pub(super) fn by(lock: L) -> Self {
+        Self { lock, owner: 0.into(), entries: 0.into(), exits: 0.into() }
     }
 
     /// Call with the lock held. What is found wrong goes to `first`.

@@ -29,11 +29,11 @@ std::thread_local! {
 }
 
 /// The real-time signal of a level, from 1.
-fn signal(level: u32) -> libc::c_int {
+pub(super) fn signal(level: u32) -> libc::c_int {
     libc::SIGRTMIN() + level as libc::c_int
 }
 
-fn set(levels: impl Iterator<Item = u32>) -> libc::sigset_t {
+pub(super) fn set(levels: impl Iterator<Item = u32>) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: `sigemptyset` initialises the set; the signals exist (there are at least eight real-time ones).
     unsafe {
