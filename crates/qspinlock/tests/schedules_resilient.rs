@@ -288,7 +288,7 @@ fn planted_bugs_of_records_are_noticed() {
         _ => step.new,
     });
     noticed("a wait is not numbered", "invented", |step, _| match step.access {
-        "record.wait" => step.new.map(|wait| wait & 0xff),
+        "record.wait" => step.new.map(|wait| wait & 0x3ff),
         _ => step.new,
     });
     noticed("a wait is not made known", "missed", |step, rng| sometimes(step, "record.wait", rng, None));

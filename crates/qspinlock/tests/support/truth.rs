@@ -154,13 +154,13 @@ impl Truth {
 
     /// Whether a CPU says that it holds a lock, in a way that whoever looks can see while it waits.
     fn is_noted(&self, cpu: usize, lock: usize) -> bool {
-        let below = (self.waits[cpu] & 0xff).saturating_sub(1) as usize;
+        let below = (self.waits[cpu] >> 5 & 0x1f) as usize;
         self.names[cpu][..below.min(ENTRIES)].contains(&(Vm::name_of(lock) as u32))
     }
 
     /// What a CPU says that it waits for.
     fn published(&self, cpu: usize) -> Option<usize> {
-        let entry = (self.waits[cpu] & 0xff).checked_sub(1)?;
+        let entry = (self.waits[cpu] & 0x1f).checked_sub(1)?;
         let name = self.names[cpu][entry as usize];
         (name & 3 == 1).then(|| name as usize / 4 - 1)
     }
@@ -278,7 +278,7 @@ impl Truth {
     pub(crate) fn nothing_is_left(&self) -> Result<(), String> {
         let words = self.words.iter().any(|&word| word != 0);
         let records =
-            self.names.iter().flatten().any(|&name| name != 0) || self.waits.iter().any(|wait| wait & 0xff != 0);
+            self.names.iter().flatten().any(|&name| name != 0) || self.waits.iter().any(|wait| wait & 0x1f != 0);
         let nodes = self.places.iter().flatten().any(|&grant| grant != 0);
         if words || records || nodes {
             let Self { words, waits, places, .. } = self;
