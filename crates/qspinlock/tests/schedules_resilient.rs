@@ -191,6 +191,20 @@ fn wild<S: Fallible<Vm> + 'static>(given: Setup) -> Result<Came, Failure> {
     run::<S>(&setup, Vec::new(), task, move |world, _| some(world, 2))
 }
 
+/// Three CPUs take two of three locks each, again and again, and wait now for this one and now for that one.
+fn in_turns<S: Fallible<Vm> + 'static>(given: Setup) -> Result<Came, Failure> {
+    let setup = Setup { cpus: 3, locks: 3, interrupts: 0, ..given };
+    let task = |world: &Resilient<S>, _| {
+        for _ in 0..20 {
+            let first = world.random(3);
+            let held = take_all(world, &[first, (first + 1 + world.random(2)) % 3], 1 + world.random(300) as u64);
+            world.release_all(held);
+        }
+        Vec::new()
+    };
+    run::<S>(&setup, Vec::new(), task, |_, _| ())
+}
+
 #[derive(Debug, Default)]
 struct Tally {
     schedules: u64,
@@ -267,8 +281,8 @@ fn resilient_test_and_set() {
 /// What is wrong, and words of the complaint that it must cause.
 fn noticed(what: &str, complaint: &str, sabotage: Sabotage) {
     let mut complaints = (0..4000).filter_map(|seed| {
-        let setup = Setup { sabotage: Some(sabotage), ..setup::<Native>(seed, 3 + seed as usize % 6, 0, 20) };
-        let kind = [planted::<Native>, wild::<Native>][seed as usize % 2];
+        let setup = Setup { sabotage: Some(sabotage), ..setup::<Native>(seed, 3 + seed as usize / 3 % 6, 0, 20) };
+        let kind = [planted::<Native>, wild::<Native>, in_turns::<Native>][seed as usize % 3];
         kind(setup).err()
     });
     let found = complaints.any(|failure| failure.what.contains(complaint));

@@ -19,7 +19,12 @@ pub(crate) struct VmName(VmCell);
 
 // SAFETY: as for its cell.
 unsafe impl NameCell for VmName {
+    /// Now and then who looks at others is away for so long that these have gone on, and wait for something else.
     fn load(&self, access: Access) -> usize {
+        let s = &self.0.shared;
+        if access.name == "record.see" && s.random(32) == 0 {
+            (0..s.random(400)).for_each(|_| s.yield_now());
+        }
         self.0.load(access) as usize
     }
 
