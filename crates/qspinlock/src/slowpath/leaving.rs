@@ -17,7 +17,7 @@
 //! may stand in this queue, behind it. Nobody can see it in who holds what: this lock is free. So a waiter that finds
 //! the lock free for longer than anybody takes who is about to claim it, claims it, wherever it stands ([`rescue`]).
 
-use super::place::{IDLE, Place, TAKEN};
+use super::place::{Place, TAKEN};
 use super::vigil::{Fallible, Vigil, Waited, beside, rescue, wait};
 use super::{Flavour, Queue, pending_lane};
 use crate::machine::{Access, Cell, Event, Machine};
@@ -39,7 +39,6 @@ const PROMOTE: Access = Access::acquire("leaving.promote", "leaving.abandon: the
 const FOLLOW: Access = Access::acq_rel("leaving.follow", "leaving.hand-on: our node, and the one that was left to us");
 const HAND_ON: Access =
     Access::acq_rel("leaving.hand-on", "leaving.follow: the successor's node, and our own that we leave to it");
-const VACATE: Access = Access::release("leaving.vacate", "node.reserve: the node's next owner comes after us");
 
 impl<C: Cell> Node<C> {
     fn stand(&self) {
@@ -70,11 +69,6 @@ impl<C: Cell> Node<C> {
     /// Leaves the node where it is. False if its owner has become the head.
     fn leave_behind(&self) -> bool {
         self.grant.cas(WAITING, ABANDONED, ABANDON).is_ok()
-    }
-
-    /// Gives back a node that somebody has left.
-    fn vacate(&self) {
-        self.grant.store(IDLE, VACATE);
     }
 }
 

@@ -8,6 +8,7 @@ use crate::queue::{LEVELS, NODES, Node, Tail, node};
 
 const RESERVE: Access =
     Access::acquire("node.reserve", "node.tell, node.vacate: who took the abandoned node out has read it");
+const VACATE: Access = Access::release("leaving.vacate", "node.reserve: the node's next owner comes after us");
 const GIVE_BACK: Access = Access::relaxed("node.give-back", "it passes from a thread to itself");
 
 /// What `grant` of such a node holds while nobody uses it.
@@ -24,6 +25,11 @@ impl<C: Cell> Node<C> {
     /// Gives back a reserved node that lies in no queue.
     fn give_back(&self) {
         self.grant.store(IDLE, GIVE_BACK);
+    }
+
+    /// Gives back a node that somebody has left.
+    pub(super) fn vacate(&self) {
+        self.grant.store(IDLE, VACATE);
     }
 }
 
