@@ -253,6 +253,8 @@ fn a_mistake_with_halted_cpus_is_found() {
         (Bug::WakesAsWaiting, (2, 2), "hang"),
         (Bug::WakesNobody, (2, 1), "hang"),
         (Bug::TouchesAfterWake, (2, 1), "freed"),
+        (Bug::WakesAfterRelease, (2, 1), "wake"),
+        (Bug::ReleaseDoesNotLookAgain, (2, 1), "wake"),
         (Bug::RisesInSecret, (2, 2), "bypass"),
         (Bug::HeadSleepsAtAFreeLock, (2, 1), "wake"),
         (Bug::NeverStarves, (2, 2), "bypass"),
@@ -263,7 +265,7 @@ fn a_mistake_with_halted_cpus_is_found() {
         explore(model_of_halting(&world, bug, cpus, acquires), &limited())
     };
     for scenario in [(2, 1), (2, 2), (3, 1)] {
-        for correct in [Bug::None, Bug::NoneKicksWhomItChanged, Bug::NoneFrees] {
+        for correct in [Bug::None, Bug::NoneFrees] {
             let outcome = outcome_of(correct, scenario);
             println!("{correct:?} {scenario:?}: {} states, {:.1?}", outcome.states, outcome.time);
             assert_eq!(property(&outcome), "holds", "{correct:?} {scenario:?}: {:?}", outcome.verdict);

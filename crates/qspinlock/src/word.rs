@@ -260,7 +260,7 @@ impl<C: Cell> LockWord<C> {
 
 mod halting;
 mod sleeping;
-pub(crate) use halting::Behind;
+pub(crate) use halting::{Behind, SteppedDown};
 pub(crate) use sleeping::Step;
 
 #[cfg(all(test, feature = "std"))]

@@ -22,12 +22,12 @@ use vm::{Context, Failure, PATIENT, SLEEPY, Setup, Step, World};
 use watchdog::Watchdog;
 
 /// What a node says.
-const WAITING: u32 = 0;
 const ASLEEP: u32 = 1;
 const ASLEEP_EARLY: u32 = 2;
 const HEAD: u32 = 3;
 const HEAD_ASLEEP: u32 = 4;
 const HEAD_ASLEEP_EARLY: u32 = 5;
+const WAITING: u32 = 6;
 
 fn setup(seed: u64, patience: Patience) -> Setup {
     Setup {

@@ -8,10 +8,17 @@ use super::model::MAX_WORDS;
 
 const LOCKED: u32 = 1;
 const SLOW: u32 = 3;
+/// An unlock has found it slow.
+const COUNTED: u32 = 2;
 const HEAD_AWAKE: u32 = 1 << 8;
 
 /// What a node says of a head that is awake.
 const HEAD: u32 = 3;
+/// What nodes say of those who sleep and are not the head, and of a head that sleeps.
+const ASLEEP: [u32; 2] = [1, 2];
+const HEAD_ASLEEP: [u32; 2] = [4, 5];
+/// Of who has given up, and left its node in the queue.
+const GONE: u32 = 7;
 
 /// What a lock for virtual CPUs promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +40,10 @@ pub(crate) struct Halted {
     risen: bool,
     /// It sleeps with nobody allowed to steal.
     starving: bool,
-    /// It sleeps, or is about to, and no unlock has promised to wake it since.
+    /// It sleeps, or is about to, and nobody has woken it since.
     asleep: bool,
+    /// A head has given up, and is about to make the next one the head.
+    handing: bool,
     /// It has slept since it last rose; and how often it rose, after that, in vain.
     slept: bool,
     vain: u8,
@@ -42,6 +51,8 @@ pub(crate) struct Halted {
     slips: [u8; MOST],
     /// Code of the head that each CPU, by how many handlers run there, owes a kick.
     owed: [[u16; MAX_WORDS]; MOST],
+    /// For each CPU, bits of the contexts that are in the middle of an unlock.
+    unlocking: [u8; MOST],
 }
 
 impl Halted {
@@ -63,7 +74,7 @@ impl Halted {
         (old, new): (u32, u32),
     ) -> Result<(), String> {
         let (was, is) = (old & 0xff, new & 0xff);
-        let by_head = matches!(name, "word.rise" | "word.claim-first" | "word.slow-down");
+        let by_head = matches!(name, "word.rise" | "word.claim-first" | "word.slow-down" | "word.step-down");
         if by_head && !(self.promoted && self.first() == Some(cpu)) {
             return Err(format!("fifo: cpu {cpu} does as if it were the head, which is {:?}", self.first()));
         }
@@ -71,6 +82,11 @@ impl Halted {
             (0, LOCKED) if by_head => self.pop(),
             (0, LOCKED) => self.pass(promised, cpu, name)?,
             (_, 0) if was != 0 => self.release((cpu, nesting), was)?,
+            (SLOW, COUNTED) => {
+                self.unlocking[cpu] |= 1 << nesting;
+                // Whom it may have owed one from before has woken by itself, or the lock would not be slow again.
+                self.owed[cpu][usize::from(nesting)] = 0;
+            }
             (LOCKED, SLOW) if name == "word.mark-slow" && !self.promoted => {
                 return Err(format!("wake: cpu {cpu} marks a lock slow that has no head"));
             }
@@ -80,7 +96,7 @@ impl Halted {
         match name {
             "sleepers.join" => {
                 let me = Value::from_bits(new).tail().expect("who joins is the newest").code() as u16;
-                self.promoted |= self.length == 0;
+                self.promoted |= Value::from_bits(old).tail().is_none();
                 self.queue[usize::from(self.length)] = me;
                 self.length += 1;
             }
@@ -96,12 +112,23 @@ impl Halted {
                     return Err(format!("bypass: cpu {cpu}, woken {vain} times in vain, may be passed once more"));
                 }
             }
+            "word.step-down" if was != 0 => {
+                self.pop();
+                self.handing = Value::from_bits(new).tail().is_some();
+            }
+            "word.take-back" => self.asleep = false,
+            "sleepers.disband" => {
+                self.handing = false;
+                if let Some(first) = self.first() {
+                    return Err(format!("fifo: cpu {cpu} takes cpu {first} out of the queue"));
+                }
+            }
             _ => {}
         }
         Ok(())
     }
 
-    /// The head leaves with the lock.
+    /// The first leaves.
     fn pop(&mut self) {
         self.queue.copy_within(1.., 0);
         self.length -= 1;
@@ -110,7 +137,7 @@ impl Halted {
             self.slips = [0; MOST];
         }
         (self.promoted, self.risen, self.starving, self.asleep, self.slept) = (false, false, false, false, false);
-        self.vain = 0;
+        (self.vain, self.handing) = (0, false);
     }
 
     /// Somebody who is not the head takes the lock.
@@ -133,45 +160,69 @@ impl Halted {
     /// An unlock, of a lock that is slow if it is not merely locked.
     fn release(&mut self, (cpu, nesting): (usize, u8), was: u32) -> Result<(), String> {
         match self.first() {
-            Some(first) if !self.promoted => {
+            Some(first) if !self.promoted && !self.handing => {
                 return Err(format!("promotion: cpu {cpu} unlocks, and cpu {first} does not know that it is the head"));
             }
-            Some(first) if was == LOCKED && self.asleep => {
-                return Err(format!("wake: cpu {cpu} unlocks and leaves the head, cpu {first}, asleep"));
+            Some(first) if self.asleep => {
+                return Err(format!("wake: cpu {cpu} unlocks as {was} and leaves the head, cpu {first}, asleep"));
             }
-            None if was != LOCKED => return Err(format!("wake: cpu {cpu} unlocks a slow lock without a queue")),
             _ => {}
         }
-        if was != LOCKED {
-            self.asleep = false;
+        self.unlocking[cpu] &= !(1 << nesting);
+        Ok(())
+    }
+
+    /// The node of this code is made the head, which sleeps on if it does; or is taken out of the queue.
+    pub(crate) fn promoted(&mut self, cpu: usize, code: u16, (old, new): (u32, u32)) -> Result<(), String> {
+        if self.queue[0] == code && old == GONE && !self.promoted {
+            self.pop();
+            return Ok(());
+        }
+        if self.promoted || self.queue[0] != code || old == new {
+            let (to, first) = (cpu_of(code), cpu_of(self.queue[0]));
+            let again = if self.promoted { " again" } else { "" };
+            return Err(format!("promotion: cpu {cpu} makes cpu {to} the head{again}; first in line is {first}"));
+        }
+        (self.promoted, self.handing) = (true, false);
+        (self.asleep, self.slept) = (new != HEAD, new != HEAD);
+        Ok(())
+    }
+
+    /// A context has the node of this code say that its head is awake. If it slept, it is owed a kick; if it has given up,
+    /// it is out of the queue.
+    pub(crate) fn woken(&mut self, (cpu, nesting): (usize, u8), code: u16, old: u32) -> Result<(), String> {
+        let was_asleep = if self.promoted { HEAD_ASLEEP } else { ASLEEP }.contains(&old);
+        match old {
+            _ if self.queue[0] != code => return Err(format!("wake: cpu {cpu} wakes who is not the first: {code:#x}")),
+            GONE => {
+                let handing = self.handing || self.promoted && self.length > 1;
+                self.pop();
+                self.handing = handing && self.unlocking[cpu] & 1 << nesting == 0;
+                return Ok(());
+            }
+            _ if self.promoted && !(was_asleep && self.asleep) => {
+                return Err(format!("wake: cpu {cpu} wakes cpu {}, which is awake", cpu_of(code)));
+            }
+            _ => {}
+        }
+        if !self.promoted {
+            self.slept = was_asleep;
+        }
+        (self.promoted, self.handing, self.asleep) = (true, false, false);
+        if was_asleep {
             let owed = &mut self.owed[cpu][usize::from(nesting)];
-            if std::mem::replace(owed, self.queue[0]) != 0 {
+            if std::mem::replace(owed, code) != 0 {
                 return Err(format!("kick: cpu {cpu} owes two kicks at a time"));
             }
         }
         Ok(())
     }
 
-    /// The node of this code is made the head.
-    pub(crate) fn promoted(&mut self, cpu: usize, code: u16, is_new: bool, state: u32) -> Result<(), String> {
-        if self.promoted || self.queue[0] != code || !is_new {
-            let (to, first) = (cpu_of(code), cpu_of(self.queue[0]));
-            let again = if self.promoted { " again" } else { "" };
-            return Err(format!("promotion: cpu {cpu} makes cpu {to} the head{again}; first in line is {first}"));
-        }
-        self.promoted = true;
-        (self.asleep, self.slept) = (state != HEAD, state != HEAD);
-        Ok(())
-    }
-
-    /// A context has the node of this code say that its head is to get going. False if it is not the head, which
-    /// sleeps.
-    pub(crate) fn wakes(&self, (cpu, nesting): (usize, u8), code: u16) -> bool {
-        self.owed[cpu][usize::from(nesting)] == code && self.queue[0] == code && self.slept
-    }
-
-    /// A context kicks somebody. Whom it owes a kick, which it does no longer.
+    /// A context kicks somebody. Whom it owes a kick, which it does no longer. Nobody, while it still has to unlock.
     pub(crate) fn kicks(&mut self, (cpu, nesting): (usize, u8)) -> Option<usize> {
+        if self.unlocking[cpu] & 1 << nesting != 0 {
+            return None;
+        }
         let code = std::mem::take(&mut self.owed[cpu][usize::from(nesting)]);
         (code != 0).then(|| cpu_of(code))
     }
@@ -184,11 +235,12 @@ impl Halted {
 
     pub(crate) fn bytes(&self, out: &mut Vec<u8>) {
         self.queue[..usize::from(self.length)].iter().for_each(|code| out.extend_from_slice(&code.to_ne_bytes()));
-        let flags = [self.promoted, self.risen, self.starving, self.asleep, self.slept];
+        let flags = [self.promoted, self.risen, self.starving, self.asleep, self.slept, self.handing];
         out.push(self.length);
         out.push(flags.iter().fold(0, |bits, &flag| bits << 1 | u8::from(flag)));
         out.push(self.vain);
         out.extend_from_slice(&self.slips);
+        out.extend_from_slice(&self.unlocking);
         for (n, code) in self.owed.iter().flatten().enumerate().filter(|(_, code)| **code != 0) {
             out.push(n as u8);
             out.extend_from_slice(&code.to_ne_bytes());

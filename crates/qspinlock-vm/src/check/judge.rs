@@ -58,22 +58,24 @@ impl Explorer<'_, '_> {
         let name = self.name(op.cell);
         let code = node_code(&name);
         let verdict = match state.ghosts.iter_mut().find(|ghost| ghost.halted.has(code)) {
-            Some(ghost) => ghost.halted.promoted(cpu, code, old != new, new),
+            Some(ghost) => ghost.halted.promoted(cpu, code, (old, new)),
             None => Err(format!("promotion: cpu {cpu} promotes {name}, which is in no queue")),
         };
         self.judge(verdict, cpu, op, || format!("{old:#x} -> {new:#x}"))
     }
 
-    /// A head that sleeps is told to get going.
-    pub(super) fn wakes(&mut self, state: &State, cpu: usize, op: Op) -> Result<(), Stop> {
+    /// Who is the head, or becomes it, is told to get going.
+    pub(super) fn woken(&mut self, state: &mut State, cpu: usize, op: Op, (old, new): (u32, u32)) -> Result<(), Stop> {
         if self.model.promises.halting.is_none() {
             return Ok(());
         }
         let name = self.name(op.cell);
-        let who = (cpu, state.nesting[cpu]);
-        let is_right = state.ghosts.iter().any(|ghost| ghost.halted.wakes(who, node_code(&name)));
-        let wrong = || format!("wake: cpu {cpu} writes {name}, which is not of a head that it has to wake");
-        self.judge(is_right.then_some(()).ok_or_else(wrong), cpu, op, String::new)
+        let (who, code) = ((cpu, state.nesting[cpu]), node_code(&name));
+        let verdict = match state.ghosts.iter_mut().find(|ghost| ghost.halted.has(code)) {
+            Some(ghost) => ghost.halted.woken(who, code, old),
+            None => Err(format!("wake: cpu {cpu} writes {name}, which is in no queue")),
+        };
+        self.judge(verdict, cpu, op, || format!("{old:#x} -> {new:#x}"))
     }
 
     pub(super) fn kicks(&mut self, state: &mut State, cpu: usize, op: Op, target: u16) -> Result<(), Stop> {

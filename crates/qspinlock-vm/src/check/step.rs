@@ -198,8 +198,6 @@ impl Explorer<'_, '_> {
                     state.memory.write(cpu, cell, at, value, order);
                     if op.access.name == "node.grant" {
                         self.granted(&mut state, cpu, op)?;
-                    } else if op.access.name == "turn.wake" {
-                        self.wakes(&state, cpu, op)?;
                     } else if op.access.name == "leaving.vacate" {
                         self.leaves(&mut state, cpu, op, (value, value))?;
                     }
@@ -323,6 +321,8 @@ impl Explorer<'_, '_> {
                             self.promoted(&mut state, cpu, op, (value, new))?;
                         } else if matches!(op.access.name, "leaving.promote" | "leaving.abandon" | "leaving.hand-on") {
                             self.leaves(&mut state, cpu, op, (value, new))?;
+                        } else if op.access.name == "turn.wake" {
+                            self.woken(&mut state, cpu, op, (value, new))?;
                         }
                         let how = || format!("{value:#x} -> {new:#x}{}", age());
                         self.answer(state, cpu, op, value.into(), how, Phase::Stores, emit)?;

@@ -10,8 +10,6 @@ use qspinlock_vm::check::{CheckCell, CheckMachine, Plain, World, free};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bug {
     None,
-    /// None: who is to be woken sleeps, so it makes no difference to kick it only then.
-    NoneKicksWhomItChanged,
     /// None, and the last one frees the lock.
     NoneFrees,
     MarkedAfterRelease,
@@ -27,6 +25,8 @@ pub(crate) enum Bug {
     WakesAsWaiting,
     WakesNobody,
     TouchesAfterWake,
+    WakesAfterRelease,
+    ReleaseDoesNotLookAgain,
     RisesInSecret,
     HeadSleepsAtAFreeLock,
     NeverStarves,
@@ -37,7 +37,7 @@ const SLOW: u32 = 3;
 const AWAKE: u32 = 1 << 8;
 const TAIL: u32 = !0 << 10;
 
-const WAITING: u32 = 0;
+const WAITING: u32 = 6;
 const ASLEEP: u32 = 1;
 const HEAD: u32 = 3;
 const HEAD_ASLEEP: u32 = 4;
@@ -51,6 +51,7 @@ const RISE: Access = Access::acquire("word.rise", "word.release");
 const SLOW_DOWN: Access = Access::acq_rel("word.slow-down", "word.release");
 const MARK: Access = Access::relaxed("word.mark-slow", "the owner's");
 const RELEASE: Access = Access::release("word.release", "every claim");
+const RELEASE_SLOW: Access = Access::release("word.release-slow", "every claim");
 const PREV: Access = Access::relaxed("node.prev", "sleepers.join publishes it");
 const INIT: Access = Access::relaxed("turn.init", "sleepers.join publishes it");
 const DOZE: Access = Access::relaxed("turn.doze-off", "turn.promote is on the same cell");
@@ -217,40 +218,50 @@ impl Shared {
         if bug == Bug::UnlocksByStore {
             return self.word.store_low8(0, RELEASE);
         }
-        if self.word.cas_low8(LOCKED as u8, 0, RELEASE) {
+        if self.word.count_down_low8(RELEASE) {
             if bug == Bug::MarkedAfterRelease && newest(self.word.load(NEWEST)).is_some() {
                 self.word.cas_low8(LOCKED as u8, SLOW as u8, MARK);
             }
             return;
         }
-        let head = match bug {
-            Bug::KicksTheNewest => newest(self.word.load(NEWEST)).expect("a slow lock has a queue"),
-            _ => self.head(),
-        };
-        if bug == Bug::KickBeforeRelease {
-            self.grant[head].store(HEAD, WAKE);
-            kick(m, head);
-            return self.word.store_low8(0, RELEASE);
-        }
-        self.word.store_low8(0, RELEASE);
-        if bug == Bug::KickBeforeWake {
-            kick(m, head);
-        }
-        match bug {
-            Bug::WakesNobody => {}
-            Bug::WakesAsWaiting => self.grant[head].store(WAITING, WAKE),
-            Bug::NoneKicksWhomItChanged => {
-                if self.grant[head].cas(HEAD_ASLEEP, HEAD, WAKE).is_err() {
-                    return;
-                }
+        loop {
+            let head = match bug {
+                Bug::KicksTheNewest => newest(self.word.load(NEWEST)).expect("a slow lock has a queue"),
+                _ => self.head(),
+            };
+            if bug == Bug::KickBeforeWake {
+                kick(m, head);
             }
-            _ => self.grant[head].store(HEAD, WAKE),
+            if bug != Bug::WakesAfterRelease {
+                self.wake(bug, head);
+            }
+            if bug == Bug::KickBeforeRelease {
+                kick(m, head);
+            }
+            let again = |v: u32| v & 0xff == SLOW && bug != Bug::ReleaseDoesNotLookAgain;
+            let release = |v: u32| Some(if again(v) { v - 1 } else { v & !0xff });
+            if again(self.word.update(RELEASE_SLOW, release).expect("it always writes")) {
+                continue;
+            }
+            if bug == Bug::WakesAfterRelease {
+                self.wake(bug, head);
+            }
+            if bug == Bug::TouchesAfterWake {
+                self.word.load(PEEK);
+            }
+            if !matches!(bug, Bug::NoKick | Bug::KickBeforeWake | Bug::KickBeforeRelease) {
+                kick(m, head);
+            }
+            return;
         }
-        if bug == Bug::TouchesAfterWake {
-            self.word.load(PEEK);
-        }
-        if !matches!(bug, Bug::NoKick | Bug::KickBeforeWake) {
-            kick(m, head);
-        }
+    }
+
+    fn wake(&self, bug: Bug, head: usize) {
+        let state = match bug {
+            Bug::WakesNobody => return,
+            Bug::WakesAsWaiting => WAITING,
+            _ => HEAD,
+        };
+        self.grant[head].update(WAKE, |_| Some(state)).expect("it always writes");
     }
 }

@@ -1,6 +1,6 @@
 //! The queue of those who may sleep: anybody may join it, only the owner of the lock takes somebody out. So the lock itself
 //! protects it, a node has one writer at any moment, and the owner finds the first in the queue without a table that leads
-//! from locks to sleepers.
+//! from locks to sleepers. (Where waiters halt, "the owner" is whoever leads the queue: see `paravirt/leaving.rs`.)
 //!
 //! The lock word names the newest. A node names its predecessor in `prev`, written before it is published. Who looks for
 //! the first walks there from the newest, once: it leaves a link in the other direction (`next`) in each node it
@@ -40,6 +40,15 @@ pub(in crate::slowpath) fn first<M: Machine>(m: &M, word: &LockWord<M::Cell>) ->
 
 /// Takes the oldest sleeper out of the queue. The caller owns the lock. Returns it, and the newest of those left.
 pub(in crate::slowpath) fn take_first<M: Machine>(m: &M, word: &LockWord<M::Cell>) -> Option<(Tail, Option<Tail>)> {
+    take_first_by(m, word, |last| word.all_up(last))
+}
+
+/// The same, with a step of the caller's own by which the last leaves the queue empty.
+pub(in crate::slowpath) fn take_first_by<M: Machine>(
+    m: &M,
+    word: &LockWord<M::Cell>,
+    all_up: impl Fn(Tail) -> bool,
+) -> Option<(Tail, Option<Tail>)> {
     loop {
         let newest = word.newest()?;
         let first = find_first(m, newest);
@@ -47,7 +56,7 @@ pub(in crate::slowpath) fn take_first<M: Machine>(m: &M, word: &LockWord<M::Cell
             take_out(m, first, newest);
             return Some((first, Some(newest)));
         }
-        if word.all_up(first) {
+        if all_up(first) {
             return Some((first, None));
         }
     }

@@ -8,6 +8,7 @@
 //!   newcomer   lock free and head not awake? take it ---> else join the queue
 //!   waiter     spin ---> sleep ---> made the head, asleep or awake
 //!   head       awake: nobody may steal ---> spin ---> asleep: "slow", anybody may steal ---> woken by the unlock
+//!   any        (if its wait may end before its turn) given up: `leaving.rs`
 //! ```
 //!
 //! * **Made the head without being woken.** The new owner makes the next in the queue the head *before* its critical
@@ -27,18 +28,24 @@
 //! An unlock has the address of a lock and needs to know whom to wake. The usual answer is a hash from locks to heads,
 //! filled before the lock is marked slow, emptied before it is released, with an entry a lock and a proof that it never
 //! runs over. Here the queue itself leads there: the lock word names the newest waiter, and each knows who came before
-//! it (`lineup.rs`). Only the owner of the lock looks, and only an owner changes who is first; so what it
+//! it (`lineup.rs`). While the head sleeps only the owner of the lock looks, and changes who is first; so what it
 //! finds is right, whoever the owner is: one who stole the lock, or a thread that was sent the guard. Nothing can be full,
 //! nothing has to be removed before the release, nothing is allocated at start, and no two locks share a line of anything.
 //! Each waiter is walked past once, so the price is that of one probe a waiter ([`Event::Step`] counts them).
 //!
 //! # Nothing of the lock is touched after it is free
-//! The slow unlock looks up the head, releases, and then touches only the head's node and its CPU, which live as long as
-//! the machine: it writes *head, awake*, and kicks.
+//! The slow unlock looks up the head, writes *head, awake* into its node, releases, and then only kicks its CPU, which lives as
+//! long as the machine.
 //!
-//! The write is never too late. A head sleeps until its node says otherwise, whatever else wakes its CPU. The lock is marked
-//! slow once for each such sleep: by the head, or by who made it the head. The one unlock that takes the mark away is the
-//! one that writes. So while this write is to come the head stays where it is, and its node is in no other queue.
+//! The write comes before the release. The head may have given up in its sleep (`leaving.rs`); then somebody else is to be woken, which
+//! the unlock can find out only while the lock is its own. A head sleeps until its node says otherwise, whatever else wakes its CPU; the lock
+//! is marked slow once for each such sleep, by the head or by who made it the head; and the one unlock that takes the mark
+//! away writes once.
+//!
+//! The kick comes after the release, so who is woken by it finds the lock free, or stolen. But a CPU may wake for another reason, see the
+//! write, and look at a lock that is still held. Such a head spins like any other; if it goes to sleep again before the lock is free, it
+//! marks it slow again, the release finds the mark, and begins anew: so no sleep is missed, and still there is one kick for an unlock. (Each time around takes a
+//! head's whole spin, so there is no second time unless the unlocker has lost its CPU.)
 //!
 //! The kick may be late: the head may have looked at its node by itself, and its CPU may wait for something else by
 //! then. It looks again there, finds nothing new, and sleeps on.
@@ -53,13 +60,16 @@
 //! How long everybody spins is the machine's to say ([`Machine::patience`]): `spin` and `yields` of a newcomer, `lane` of
 //! who is in the queue, `turns`.
 
+mod leaving;
 mod turn;
 
 use core::convert::Infallible;
 
-use self::turn::Turn;
-use super::lineup::{first, step_out};
-use super::vigil::{Fallible, Vigil, beside};
+use self::leaving::{Left, leave};
+use self::turn::{Found, Turn};
+use super::lineup::{first, step_out, take_first_by};
+use super::place::Place;
+use super::vigil::{Fallible, Never, Vigil, beside, rescue};
 use super::{HandsOver, Patience, SlowPath, test_and_set};
 use crate::machine::{Budget, Event, Machine};
 use crate::queue::{Level, Node, Tail, node};
@@ -78,15 +88,15 @@ unsafe impl<M: Machine> SlowPath<M> for Paravirt {
 
     fn acquire(m: &M, word: &LockWord<M::Cell>) -> Result<(), Infallible> {
         let patience = m.patience();
-        if steal(m, word, &patience) {
+        let Ok(is_ours) = steal(m, word, &patience, &mut Never);
+        if is_ours {
             return Ok(());
         }
         let Some(level) = Level::take(m) else {
             test_and_set::barge(m, word);
             return Ok(());
         };
-        wait_in_line(m, word, &patience, level.me());
-        Ok(())
+        wait_in_line(m, word, &patience, &mut Never, level.me()).came
     }
 
     #[inline(always)]
@@ -101,7 +111,19 @@ unsafe impl<M: Machine> SlowPath<M> for Paravirt {
 #[allow(unsafe_code, reason = "promises exclusion")]
 unsafe impl<M: Machine> Fallible<M> for Paravirt {
     fn acquire_under<V: Vigil<M>>(m: &M, word: &LockWord<M::Cell>, vigil: &mut V) -> Result<(), V::Error> {
-        beside::<M, Self, V>(m, word, vigil)
+        let patience = m.patience();
+        if steal(m, word, &patience, vigil)? {
+            return Ok(());
+        }
+        let Some(place) = Place::take(m) else {
+            m.count(Event::NoNode);
+            return beside::<M, Self, V>(m, word, vigil);
+        };
+        let ended = wait_in_line(m, word, &patience, vigil, place.me);
+        if ended.node_stays {
+            place.leave(m);
+        }
+        ended.came
     }
 }
 
@@ -112,36 +134,59 @@ impl<M: Machine> HandsOver<M> for Paravirt {
     }
 }
 
-/// Looks at the predecessor while a waiter spins, spread over its budget.
+/// Looks at the predecessor while a waiter spins, spread over its budget; and at whether to give up.
 #[doc(alias = "PV_PREV_CHECK_MASK")]
 const EARLY_LOOKS: u32 = 8;
 
 /// Takes the lock while no head is awake, for a while. A queue without a head to wait for is one to be in front of.
-fn steal<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> bool {
+fn steal<M: Machine, V: Vigil<M>>(
+    m: &M,
+    word: &LockWord<M::Cell>,
+    patience: &Patience,
+    vigil: &mut V,
+) -> Result<bool, V::Error> {
+    vigil.look(m)?;
     if patience.spin > 0 {
         // Before the time is asked for: behind a sleeping head the lock is mostly free.
         if word.steal() {
-            return true;
+            return Ok(true);
         }
         let budget = Budget::Until(m.now().saturating_add(patience.spin.into()));
         while word.watch(m, budget, |v| v.is_for_thieves() || v.is_head_awake()) {
             if word.steal() {
-                return true;
+                return Ok(true);
             }
             if word.peek().is_head_awake() {
-                return false;
+                return Ok(false);
             }
             m.count(Event::Bypassed);
         }
     }
-    (0..patience.yields).any(|_| {
+    for _ in 0..patience.yields {
+        vigil.look(m)?;
         m.yield_cpu();
-        word.steal()
-    })
+        if word.steal() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-/// Joins the queue, and leaves it with the lock.
-fn wait_in_line<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, me: Tail) {
+/// How a wait in the queue has ended.
+struct Ended<E> {
+    came: Result<(), E>,
+    /// The node is still in the queue.
+    node_stays: bool,
+}
+
+/// Joins the queue, and leaves it with the lock, or when the vigil ends the wait.
+fn wait_in_line<M: Machine, V: Vigil<M>>(
+    m: &M,
+    word: &LockWord<M::Cell>,
+    patience: &Patience,
+    vigil: &mut V,
+    me: Tail,
+) -> Ended<V::Error> {
     let mine = node(m, me);
     let before = loop {
         let last = word.peek().tail();
@@ -152,77 +197,148 @@ fn wait_in_line<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience
         }
     };
     m.count(Event::Queued);
-    let has_slept = before.is_some_and(|before| await_turn(m, patience, mine, before));
-    match await_lock(m, word, patience, me, has_slept) {
-        Behind::Nobody => m.count(Event::SoleHead),
-        Behind::UpTo(newest) => {
-            promote(m, word, step_out(m, newest));
-            m.count(Event::HandOff);
+    let turn = match before {
+        None => Ok(Turned::Head { has_slept: false }),
+        Some(before) => await_turn(m, word, patience, vigil, mine, before),
+    };
+    let came = turn.and_then(|turned| match turned {
+        Turned::Head { has_slept } => await_lock(m, word, patience, vigil, me, has_slept).map(Some),
+        Turned::PastAll => Ok(None),
+    });
+    match came {
+        Ok(Some(behind)) => {
+            m.count(if behind == Behind::Nobody { Event::SoleHead } else { Event::HandOff });
+            hand_on(m, word, behind);
+            Ended { came: Ok(()), node_stays: false }
         }
+        Ok(None) => Ended { came: Ok(()), node_stays: leave(m, word, me) == Left::Node },
+        Err(over) => match leave(m, word, me) {
+            Left::Owner => Ended { came: Ok(()), node_stays: false },
+            left => Ended { came: Err(over), node_stays: left == Left::Node },
+        },
     }
 }
 
-/// Waits to be made the head. Whether it slept.
-fn await_turn<M: Machine>(m: &M, patience: &Patience, mine: &Node<M::Cell>, before: Tail) -> bool {
-    let Some(early) = spin(m, patience, mine, before) else { return false };
-    let Some(turn) = mine.doze_off(early) else { return false };
+/// How a waiter has come to the front.
+enum Turned {
+    /// It is the head.
+    Head {
+        /// It was not when it went to sleep.
+        has_slept: bool,
+    },
+    /// It has taken the lock past those before it.
+    PastAll,
+}
+
+/// Waits to be made the head: spins, and then sleeps.
+fn await_turn<M: Machine, V: Vigil<M>>(
+    m: &M,
+    word: &LockWord<M::Cell>,
+    patience: &Patience,
+    vigil: &mut V,
+    mine: &Node<M::Cell>,
+    before: Tail,
+) -> Result<Turned, V::Error> {
+    let looks = patience.lane.min(EARLY_LOOKS);
+    let mut early = false;
+    for _ in 0..looks {
+        let budget = Budget::Until(m.now().saturating_add((patience.lane / looks).into()));
+        if mine.await_headship(m, budget) {
+            return Ok(Turned::Head { has_slept: false });
+        }
+        if vigil.look(m)? && rescue::<M, Paravirt>(m, word) {
+            return Ok(Turned::PastAll);
+        }
+        early = node(m, before).is_far(m, before.cpu());
+        if early {
+            break;
+        }
+    }
+    vigil.look_before_sleep(m)?;
+    let Some(turn) = mine.doze_off(early) else { return Ok(Turned::Head { has_slept: false }) };
     if early {
         m.count(Event::WaitEarly);
     }
     m.count(Event::WaitNode);
-    mine.sleep_through(m, turn);
-    true
-}
-
-/// Spins until it is made the head: `None`. Or until it should sleep: whether that is early.
-fn spin<M: Machine>(m: &M, patience: &Patience, mine: &Node<M::Cell>, before: Tail) -> Option<bool> {
-    let looks = patience.lane.min(EARLY_LOOKS);
-    for _ in 0..looks {
-        let budget = Budget::Until(m.now().saturating_add((patience.lane / looks).into()));
-        if mine.await_headship(m, budget) {
-            return None;
-        }
-        if node(m, before).is_far(m, before.cpu()) {
-            return Some(true);
+    while !mine.sleep_as(m, turn, vigil.due()) {
+        if vigil.look(m)? && rescue::<M, Paravirt>(m, word) {
+            return Ok(Turned::PastAll);
         }
     }
-    Some(false)
+    Ok(Turned::Head { has_slept: true })
 }
 
 /// The head waits until it has the lock. It has slept before it was made the head, or not.
-fn await_lock<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, me: Tail, has_slept: bool) -> Behind {
+fn await_lock<M: Machine, V: Vigil<M>>(
+    m: &M,
+    word: &LockWord<M::Cell>,
+    patience: &Patience,
+    vigil: &mut V,
+    me: Tail,
+    has_slept: bool,
+) -> Result<Behind, V::Error> {
     let mine = node(m, me);
     let mut vain = u32::from(has_slept);
+    let looks = if vigil.due().is_some() { EARLY_LOOKS } else { 1 }.min(patience.lane);
     // Who was made the head in its sleep sleeps on: the lock is held, and has been or will be marked slow.
     let mut asleep = mine.is_head_asleep();
     loop {
         if let Some(turn) = asleep {
             m.count(Event::WaitHead);
-            mine.sleep_through(m, turn);
+            while !mine.sleep_as(m, turn, vigil.due()) {
+                vigil.look(m)?;
+            }
         }
         if let Some(behind) = word.rise(me) {
-            return behind;
+            return Ok(behind);
         }
-        let budget = Budget::Until(m.now().saturating_add(patience.lane.into()));
-        while patience.lane > 0 && word.watch(m, budget, Value::is_free) {
-            if let Some(behind) = word.claim_as_first(me) {
-                return behind;
+        for _ in 0..looks {
+            let budget = Budget::Until(m.now().saturating_add((patience.lane / looks).into()));
+            while word.watch(m, budget, Value::is_free) {
+                if let Some(behind) = word.claim_as_first(me) {
+                    return Ok(behind);
+                }
+                m.count(Event::Bypassed);
             }
-            m.count(Event::Bypassed);
+            vigil.look(m)?;
         }
+        vigil.look_before_sleep(m)?;
         mine.nod_off();
         if let Some(behind) = word.slow_down(me, vain >= patience.turns) {
-            return behind;
+            return Ok(behind);
         }
         asleep = Some(Turn::HeadAsleep);
-        vain += 1;
+        vain = patience.turns.min(vain + 1);
     }
 }
 
-/// The new owner makes the next in the queue the head, and leaves it asleep if it sleeps.
-fn promote<M: Machine>(m: &M, word: &LockWord<M::Cell>, next: Tail) {
-    if node(m, next).promote() {
+/// The new owner, which was the head, makes the next in the queue the head, and leaves it asleep if it sleeps.
+fn hand_on<M: Machine>(m: &M, word: &LockWord<M::Cell>, behind: Behind) {
+    let Behind::UpTo(newest) = behind else { return };
+    let next = step_out(m, newest);
+    if let Some((_, Found::Sleeping)) = lead(m, word, next, |node| node.promote()) {
         word.mark_slow();
+    }
+}
+
+/// Makes `first`, the first in the queue, the head, in the way that is given. If it has given up it is taken out, and the next one is
+/// the head; and so on. Who it is, and how it was found; `None` if nobody is left.
+fn lead<M: Machine>(
+    m: &M,
+    word: &LockWord<M::Cell>,
+    mut head: Tail,
+    make_head: impl Fn(&Node<M::Cell>) -> Found,
+) -> Option<(Tail, Found)> {
+    loop {
+        let found = make_head(node(m, head));
+        if found != Found::Gone {
+            return Some((head, found));
+        }
+        let (_, newest) = take_first_by(m, word, |last| word.disband(last))?;
+        node(m, head).vacate();
+        // Of nobody: who comes to an empty queue is the head by itself, and leads it.
+        newest?;
+        head = first(m, word)?;
     }
 }
 
@@ -230,10 +346,16 @@ fn promote<M: Machine>(m: &M, word: &LockWord<M::Cell>, next: Tail) {
 #[cold]
 #[inline(never)]
 fn release_slow<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
-    let head = first(m, word).expect("a slow lock has a queue");
-    word.release_slow();
+    let woken = loop {
+        let head = first(m, word).expect("a slow lock has a queue");
+        let woken = lead(m, word, head, |node| node.wake());
+        if word.release_slow() {
+            break woken;
+        }
+    };
     // Nothing of the lock may be touched from here on: it may be gone.
-    node(m, head).rouse();
-    m.count(Event::KickUnlock);
-    m.kick(head.cpu());
+    if let Some((head, Found::Sleeping)) = woken {
+        m.count(Event::KickUnlock);
+        m.kick(head.cpu());
+    }
 }

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! * *locked*: 0 free, 1 held, 3 *slow*: held, and the first in the queue sleeps, or is about to. The unlock wakes it.
-//!   2 is held, too: by an unlock that has found 3 and counted down. So is 1 then, if it counts once more.
+//!   2 is held, too: by an unlock that has found 3 and counted down. So is 1 then, if it counts once more. From either it is
+//!   3 again, if the one that is being woken is awake already and goes to sleep before the lock is free.
 //! * *H*, the head is awake: nobody else may take the lock. Set by the first in the queue while it spins; and by one that
 //!   has been passed too often, also while it sleeps.
 //! * *newest*: the last in the queue.
@@ -18,6 +19,7 @@
 //! | 0      | 0 | 0      | nobody |
 //! | ·      | · | 1      | an owner |
 //! | n      | · | 3      | an owner; and the first in the queue has to be woken by it |
+//! | n      | · | 1      | an owner; the first in the queue is awake, or about to be, or its successor will be told by one that gives up |
 //! | n      | 0 | 0      | the first in the queue is about to wake up; anybody may take the lock |
 //! | n      | 1 | 0      | the first in the queue is about to take the lock |
 
@@ -38,6 +40,10 @@ const SLOW_DOWN: Access = Access::acq_rel(
 );
 const MARK_SLOW: Access =
     Access::relaxed("word.mark-slow", "the owner's; its unlock, or that of who it lends the lock to");
+const STEP_DOWN: Access =
+    Access::acquire("word.step-down", "sleepers.join: the nodes behind us; word.release-*: it claims if it can");
+const TAKE_BACK: Access = Access::relaxed("word.take-back", "nothing is passed on: the head sleeps no longer");
+const DISBAND: Access = Access::relaxed("sleepers.disband", "who comes next finds no queue");
 const RELEASE_FAST: Access = Access::release("word.release-fast", "every claim: the critical section comes before");
 const RELEASE_SLOW: Access = Access::release("word.release-slow", "every claim: the critical section comes before");
 
@@ -60,6 +66,15 @@ pub(crate) enum Behind {
     Nobody,
     /// Somebody: those up to this one, of whom the first is to be made the head.
     UpTo(Tail),
+}
+
+/// What came of it that the first in the queue gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SteppedDown {
+    /// It has the lock.
+    Owner(Behind),
+    /// It has not. Those it leaves behind have no head.
+    Left(Behind),
 }
 
 impl<C: Cell> LockWord<C> {
@@ -120,8 +135,36 @@ impl<C: Cell> LockWord<C> {
         self.0.count_down_low8(RELEASE_FAST)
     }
 
-    /// The unlock when somebody is to be woken.
-    pub(crate) fn release_slow(&self) {
-        self.0.store_low8(0, RELEASE_SLOW);
+    /// The unlock when somebody is to be woken, and knows it: (·,·,1 or 2) → (·,·,0). False if the first in the queue has gone
+    /// to sleep again meanwhile: (·,·,3) → (·,·,2), and the lock is still held.
+    pub(crate) fn release_slow(&self) -> bool {
+        let release = |v| Some(if v & LOCKED_MASK == SLOW { v - 1 } else { v & !LOCKED_MASK });
+        self.0.update(RELEASE_SLOW, release).is_ok_and(|old| old & LOCKED_MASK != SLOW)
+    }
+
+    /// The first in the queue, `me`, is awake and gives up: it takes the lock if it is free. Else the queue is empty, or
+    /// those behind it are to be seen to.
+    pub(crate) fn step_down(&self, me: Tail) -> SteppedDown {
+        let is_last = |v| v & TAIL_MASK == tail_bits(me);
+        let step = |v: u32| match v & LOCKED_MASK {
+            0 if is_last(v) => LOCKED,
+            0 => (v & !HEAD_AWAKE) | LOCKED,
+            _ if is_last(v) => v & LOCKED_MASK,
+            _ => v & !HEAD_AWAKE,
+        };
+        let old = self.0.update(STEP_DOWN, |v| Some(step(v))).unwrap_or_else(|v| v);
+        let behind = Value(old).tail().filter(|&newest| newest != me).map_or(Behind::Nobody, Behind::UpTo);
+        if old & LOCKED_MASK == 0 { SteppedDown::Owner(behind) } else { SteppedDown::Left(behind) }
+    }
+
+    /// The first in the queue, which sleeps, does so no longer: (·,·,3) → (·,·,1). False if the lock is not slow: not yet,
+    /// or no more.
+    pub(crate) fn take_back(&self) -> bool {
+        self.0.cas_low8(SLOW as u8, LOCKED as u8, TAKE_BACK)
+    }
+
+    /// `last`, who has given up, was the last in the queue, and the first. Or somebody has joined behind it.
+    pub(crate) fn disband(&self, last: Tail) -> bool {
+        self.0.update(DISBAND, |v| (v & TAIL_MASK == tail_bits(last)).then_some(v & LOCKED_MASK)).is_ok()
     }
 }

@@ -1,6 +1,6 @@
 //! What must hold of every step where virtual CPUs halt, restated from the lock's contract.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use qspinlock::queue::Tail;
 
@@ -47,7 +47,8 @@ fn transitions() -> Monitor {
             "word.mark-slow" => locked == 1 && tail(old).is_some() && new == bits | SLOW,
             "word.release-fast" if locked == SLOW => tail(old).is_some() && new == bits | COUNTED,
             "word.release-fast" => locked == 1 && new == bits,
-            "word.release-slow" => locked == COUNTED && tail(old).is_some() && new == bits,
+            "word.release-slow" if locked == SLOW => tail(old).is_some() && new == bits | COUNTED,
+            "word.release-slow" => locked == COUNTED && new == bits,
             _ => false,
         };
         check(allowed, "a transition that the word does not have", step)
@@ -66,7 +67,8 @@ struct Queue {
 /// wakes the head, once, and an unlock leaves no head asleep.
 fn order() -> Monitor {
     let mut queues: BTreeMap<usize, Queue> = BTreeMap::new();
-    let mut owed: BTreeMap<Context, Vec<Tail>> = BTreeMap::new();
+    // A context unlocks one lock at a time; its handlers are others.
+    let (mut owed, mut unlocking) = (BTreeMap::<Context, Tail>::new(), BTreeSet::<Context>::new());
     Box::new(move |step| {
         let Some(new) = step.new else { return Ok(()) };
         match (step.role, step.access) {
@@ -87,15 +89,15 @@ fn order() -> Monitor {
                             queue.is_promoted = false;
                         }
                     }
-                    // Still held: the other one follows.
-                    "word.release-fast" if new & LOCKED != 0 => {}
+                    // Still held: the other one follows. Of a second time around, whoever was woken before has woken.
+                    "word.release-fast" | "word.release-slow" if new & LOCKED != 0 => {
+                        owed.remove(&step.who);
+                        unlocking.insert(step.who);
+                    }
                     "word.release-fast" | "word.release-slow" => {
                         check(queue.nodes.is_empty() || queue.is_promoted, "unlocked, and nobody is the head", step)?;
-                        check(was == COUNTED || !queue.is_asleep, "an unlock left the head asleep", step)?;
-                        if was == COUNTED {
-                            queue.is_asleep = false;
-                            owed.entry(step.who).or_default().push(queue.nodes[0].0);
-                        }
+                        check(!queue.is_asleep, "an unlock left the head asleep", step)?;
+                        unlocking.remove(&step.who);
                     }
                     _ => {}
                 }
@@ -108,16 +110,16 @@ fn order() -> Monitor {
                 queue.is_asleep = ASLEEP.contains(&step.old);
             }
             (Role::Grant(node), "turn.wake") => {
-                check(
-                    owed.get(&step.who).is_some_and(|owed| owed.last() == Some(&node)),
-                    "woken by who need not",
-                    step,
-                )?;
-                let is_head = queues.values().any(|queue| queue.nodes.front().is_some_and(|&(of, _)| of == node));
-                check(is_head, "woken too late: not the head any more", step)?;
+                check(unlocking.contains(&step.who), "woken by who need not", step)?;
+                let queue = queues.values_mut().find(|queue| queue.nodes.front().is_some_and(|&(of, _)| of == node));
+                let Some(queue) = queue else { return check(false, "woken, and not the head", step) };
+                check(queue.is_promoted && queue.is_asleep, "woken, and not asleep", step)?;
+                queue.is_asleep = false;
+                owed.insert(step.who, node);
             }
             (Role::Token(cpu), "kick") => {
-                let whom = owed.get_mut(&step.who).and_then(Vec::pop);
+                check(!unlocking.contains(&step.who), "a kick before the lock is free", step)?;
+                let whom = owed.remove(&step.who);
                 check(whom.is_some_and(|node| node.cpu().index() == cpu), "a kick that nobody is owed", step)?;
             }
             _ => {}
