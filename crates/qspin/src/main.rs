@@ -33,6 +33,15 @@ enum Command {
     Check(check::Args),
     /// Try to break a lock
     Torture(torture::Args),
+    /// See what this library does
+    #[command(subcommand)]
+    Demo(Demo),
+}
+
+#[derive(Subcommand)]
+enum Demo {
+    /// Threads that wait for each other in a circle: who is told, what, and how soon
+    Deadlock(torture::philosophers::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +61,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Torture(args) => torture::run(&args),
+        Command::Demo(Demo::Deadlock(args)) => torture::philosophers::run(&args),
     }
 }
 

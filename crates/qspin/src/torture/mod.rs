@@ -18,6 +18,8 @@ mod supervisor;
 mod warden;
 mod worker;
 
+pub(crate) use self::resilient::philosophers;
+
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};

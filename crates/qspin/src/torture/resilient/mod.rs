@@ -11,6 +11,7 @@ mod interrupts;
 mod judge;
 mod mode;
 mod nested;
+pub(crate) mod philosophers;
 mod planted;
 mod report;
 mod seat;
