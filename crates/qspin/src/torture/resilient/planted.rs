@@ -112,7 +112,7 @@ fn now_and_then(one_in: u32) -> bool {
 fn forged_deadlock() -> LockError {
     let other = ResilientMutex::new(());
     let _guard = other.lock();
-    other.lock().err().expect("it is held by this thread")
+    other.lock().expect_err("it is held by this thread")
 }
 
 #[track_caller]
