@@ -19,8 +19,8 @@ static USED: AtomicU32 = AtomicU32::new(0);
 
 static ORPHANS: AtomicU64 = AtomicU64::new(0);
 
-/// How many resilient locks were still held by threads when these ended, since the process started. Nobody will ever
-/// release them; who waits for one is told so by time.
+/// How many resilient locks were still held by threads when these ended, since the process started; in the child of a
+/// `fork` also by threads that are not there. Nobody will ever release them; who waits for one is told so by time.
 #[must_use]
 pub fn locks_left_behind() -> u64 {
     ORPHANS.load(Ordering::Relaxed)
@@ -36,6 +36,12 @@ pub(super) fn is_used(slot: u32) {
 pub(super) fn owner_is_gone(slot: u32) {
     let held = RECORDS[slot as usize].clear();
     ORPHANS.fetch_add(held.into(), Ordering::Relaxed);
+}
+
+/// In the child of a `fork`: of all threads only that of slot `mine` is left. What the others held is left behind.
+#[cfg(unix)]
+pub(super) fn others_are_gone(mine: Option<u32>) {
+    (0..USED.load(Ordering::Relaxed)).filter(|&slot| mine != Some(slot)).for_each(owner_is_gone);
 }
 
 #[cold]

@@ -94,10 +94,12 @@ pub(super) fn thread_ends() {
 /// In the child of a `fork`, before anything else runs there: of all threads only the caller is left.
 #[cfg(unix)]
 pub(super) fn others_are_gone() {
-    match MINE.with(|mine| mine.load(Ordering::Relaxed)) {
-        NONE | GONE => TABLE.others_are_gone(None),
-        number => TABLE.others_are_gone(Some(number - 1)),
-    }
+    let mine = match MINE.with(|mine| mine.load(Ordering::Relaxed)) {
+        NONE | GONE => None,
+        number => Some(number - 1),
+    };
+    records::others_are_gone(mine);
+    TABLE.others_are_gone(mine);
 }
 
 /// `WORDS * 64` slots, and who has them.
