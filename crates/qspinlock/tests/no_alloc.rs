@@ -1,5 +1,5 @@
 //! Neither locking nor unlocking allocates: not on the first contended acquire of a thread, which claims its slot, and
-//! not when waiting without a node.
+//! not when waiting without a node; nor does a resilient lock that fails, or its report.
 //!
 //! With glibc also what C code allocates is seen.
 
@@ -16,9 +16,9 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use qspinlock::RawSpinLock;
-use qspinlock::slowpath::{Native, Parking, SlowPath, TestAndSet};
+use qspinlock::slowpath::{Fallible, Native, Paravirt, Parking, SlowPath, TestAndSet};
 use qspinlock::threads::{Threads, slots_in_use};
+use qspinlock::{RawResilientLock, RawSpinLock};
 use queue_only::QueueOnly;
 use watchdog::Watchdog;
 
@@ -124,6 +124,46 @@ fn contend<S: SlowPath<Threads, Error = std::convert::Infallible> + 'static>() -
     slots
 }
 
+/// Resilient locks, on all ways out: taken, held already, in a circle, too late; and what there is to tell.
+fn resilient<S: Fallible<Threads>>() {
+    let locks = [(); 2].map(|()| RawResilientLock::<Threads, S>::new());
+    let in_step = Barrier::new(2);
+    let told = std::thread::scope(|s| {
+        let run = |mine: usize| {
+            let (locks, in_step) = (&locks, &in_step);
+            s.spawn(move || {
+                in_step.wait();
+                LOCKING.set(true);
+                let first = locks[mine].acquire_on(&Threads);
+                let again = locks[mine].acquire_on(&Threads);
+                LOCKING.set(false);
+                in_step.wait();
+                LOCKING.set(true);
+                let late = locks[1 - mine].acquire_within_on(&Threads, 0);
+                let tried = locks[1 - mine].try_acquire_on(&Threads);
+                LOCKING.set(false);
+                in_step.wait();
+                LOCKING.set(true);
+                let circle = locks[1 - mine].acquire_within_on(&Threads, 10_000_000_000);
+                let report = circle.err().and_then(|error| error.report());
+                // SAFETY: acquired above, each that was.
+                let released = unsafe {
+                    (circle.is_err() || locks[1 - mine].release_on(&Threads).is_ok())
+                        && locks[mine].release_on(&Threads).is_ok()
+                };
+                LOCKING.set(false);
+                in_step.wait();
+                let is_so = first.is_ok() && again.is_err() && !tried && released;
+                (is_so && late.is_err_and(|error| error.is_timeout()), report.is_some())
+            })
+        };
+        let threads = [0, 1].map(run);
+        threads.map(|thread| thread.join().expect("it ends"))
+    });
+    assert!(told[0].0 && told[1].0 && (told[0].1 || told[1].1), "{told:?}");
+    assert_eq!(FORBIDDEN.load(Ordering::Relaxed), 0, "{}: allocations while locking or unlocking", S::NAME);
+}
+
 // One test, so that no other allocates meanwhile.
 #[test]
 fn locking_does_not_allocate() {
@@ -132,6 +172,11 @@ fn locking_does_not_allocate() {
     contend::<Native>();
     contend::<Parking>();
     assert_eq!(contend::<TestAndSet>(), 0, "who does not queue needs no slot");
+
+    resilient::<Native>();
+    resilient::<Parking>();
+    resilient::<Paravirt>();
+    resilient::<TestAndSet>();
 
     // That the counters count.
     LOCKING.set(true);
