@@ -74,7 +74,8 @@ pub(super) fn acquire_under<M: Machine, V: Vigil<M>>(
         if let Some(taken) = &place {
             match sleep_on(m, word, patience, turns, taken.me, vigil) {
                 Ok(State::Owner) => return Ok(()),
-                Ok(_) => turns = patience.turns.min(turns + 1),
+                // Where nobody is handed it, one is as good as many.
+                Ok(_) => turns = if V::MAY_BE_HANDED { patience.turns.min(turns + 1) } else { 1 },
                 Err(over) => {
                     place.take().expect("we lay there").leave(m);
                     return if word.claim() { Ok(()) } else { Err(over) };
