@@ -1,8 +1,8 @@
-//! A signal at every single instruction of a resilient lock: of taking it, of releasing it, and of a try that fails. The handler
-//! wants the same lock, and another one.
+//! A signal at every single instruction of a resilient lock: of taking it, of releasing it, and of a try that fails.
+//! The handler wants the same lock, and another one.
 //!
-//! Of the same lock: it gets it, or is told of a deadlock. It never waits until its time is over, as nobody but the context
-//! that it has interrupted has to do with the lock.
+//! Of the same lock: it gets it, or is told of a deadlock. It never waits until its time is over, as nobody but the
+//! context that it has interrupted has to do with the lock.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 

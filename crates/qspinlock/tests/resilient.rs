@@ -11,7 +11,7 @@ use std::time::Duration;
 use qspinlock::resilient::{LINKS, Mutex};
 use qspinlock::slowpath::{Chosen, Fallible, Native, Paravirt, Parking, ParkingExact, TestAndSet};
 use qspinlock::threads::Threads;
-use qspinlock::{LockErrorKind, Machine};
+use qspinlock::{LockErrorKind, Machine, ResilientMutex};
 use watchdog::Watchdog;
 
 static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
@@ -21,7 +21,8 @@ type Lock<S, T> = Mutex<Threads, S, T>;
 /// Far more than a deadlock needs to be found.
 const LONG: Duration = Duration::from_secs(30);
 
-/// Runs a case with each slow path. One at a time: as many errors as some of them cause would make others forget theirs.
+/// Runs a case with each slow path. One at a time: as many errors as some of them cause would make others forget
+/// theirs.
 macro_rules! for_all {
     ($case:ident) => {{
         let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -250,9 +250,10 @@ fn a_thread_past_its_exit_hook() {
     }
     static KEY: AtomicU32 = AtomicU32::new(0);
     let (_turn, _watchdog) = turn("a_thread_past_its_exit_hook");
-    let mut key = 0;
+    let mut key: libc::pthread_key_t = 0;
     // SAFETY: `key` is live, and the hook is a function for as long as the program.
     assert_eq!(unsafe { libc::pthread_key_create(&raw mut key, Some(late)) }, 0);
+    #[allow(clippy::unnecessary_cast, reason = "the C library says which integer")]
     KEY.store(key as u32, Ordering::Relaxed);
     let thread = std::thread::spawn(move || {
         *LOCK.lock().unwrap() += 1;
@@ -307,7 +308,8 @@ fn in_child(child: impl FnOnce()) {
     assert_eq!(status, 0, "the child failed, or hangs");
 }
 
-/// Of the threads only the caller is left in a child: it holds what it held, and who comes after the others inherits nothing.
+/// Of the threads only the caller is left in a child: it holds what it held, and who comes after the others inherits
+/// nothing.
 #[test]
 fn in_a_child_only_what_the_caller_holds_is_held() {
     let (_turn, _watchdog) = turn("in_a_child_only_what_the_caller_holds_is_held");

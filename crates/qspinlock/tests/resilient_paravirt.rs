@@ -1,4 +1,5 @@
-//! Resilient locks whose waiters halt, on threads: whoever gives up, wherever it stands, leaves a lock that works, and no node in use.
+//! Resilient locks whose waiters halt, on threads: whoever gives up, wherever it stands, leaves a lock that works, and
+//! no node in use.
 
 #[path = "support/watchdog.rs"]
 mod watchdog;

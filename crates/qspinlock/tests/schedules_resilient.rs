@@ -54,8 +54,9 @@ fn setup<S: Fallible<Vm>>(seed: u64, cpus: usize, locks: usize, interrupts: usiz
     }
 }
 
-/// A time that is short for some, and long enough for everybody for others. Handlers are mostly in a hurry: two that wait for
-/// each other's CPU, each of which was interrupted while it took a lock, find out only when their time is over.
+/// A time that is short for some, and long enough for everybody for others. Handlers are mostly in a hurry: two that
+/// wait for each other's CPU, each of which was interrupted while it took a lock, find out only when their time is
+/// over.
 fn limit<S: Fallible<Vm>>(world: &Resilient<S>) -> u64 {
     let patient = if world.me().depth == 0 { 4 } else { 1 };
     match world.random(8) {
@@ -85,8 +86,8 @@ fn take_all<S: Fallible<Vm>>(world: &Resilient<S>, locks: &[usize], limit: u64) 
 /// A kind of program.
 type Kind = fn(Setup) -> Result<Came, Failure>;
 
-/// CPUs 0 to n take a lock each, and when all have theirs, that of the next one. The others want locks of the circle, too, and so
-/// do handlers.
+/// CPUs 0 to n take a lock each, and when all have theirs, that of the next one. The others want locks of the circle,
+/// too, and so do handlers.
 fn planted<S: Fallible<Vm> + 'static>(given: Setup) -> Result<Came, Failure> {
     let cpus = given.cpus;
     let length = 1 + given.seed as usize / 7 % cpus;
@@ -148,8 +149,8 @@ fn planted<S: Fallible<Vm> + 'static>(given: Setup) -> Result<Came, Failure> {
     }
 }
 
-/// All take locks in order, and handlers such as nobody takes beneath. So there is no circle; but there are waits that are too
-/// short, and guards that were forgotten.
+/// All take locks in order, and handlers such as nobody takes beneath. So there is no circle; but there are waits that
+/// are too short, and guards that were forgotten.
 fn ordered<S: Fallible<Vm> + 'static>(given: Setup) -> Result<Came, Failure> {
     let setup = Setup { locks: ORDERED + NESTING, ..given };
     let forgets = setup.seed.is_multiple_of(3);

@@ -1,5 +1,5 @@
-//! Bugs that earlier queued spinlocks shipped which report deadlocks and time-outs, and where it is checked that this one
-//! has not got them. (Those of all queued spinlocks: `traps.rs`, `traps_paravirt.rs`.)
+//! Bugs that earlier queued spinlocks shipped which report deadlocks and time-outs, and where it is checked that this
+//! one has not got them. (Those of all queued spinlocks: `traps.rs`, `traps_paravirt.rs`.)
 //!
 //! | # | the bug | here |
 //! |---|---|---|
@@ -209,8 +209,8 @@ fn trap_10_contexts_beyond_the_nodes_wait_without_one() {
     assert!(found, "no schedule took all nodes and one more");
 }
 
-/// A handler never lies in the queue of a lock with which the context that it has interrupted has to do: not behind it, and
-/// not before it, where it would be waited for. It goes beside.
+/// A handler never lies in the queue of a lock with which the context that it has interrupted has to do: not behind it,
+/// and not before it, where it would be waited for. It goes beside.
 fn nobody_queues_behind_what_it_interrupted<S: Fallible<Vm> + 'static>() {
     let (mut beside, mut told) = (0, 0);
     for seed in 0..400 {
@@ -271,8 +271,8 @@ fn trap_17_nobody_queues_behind_what_it_interrupted() {
     for_all!(nobody_queues_behind_what_it_interrupted);
 }
 
-/// A CPU alone, interrupted once, at whichever step, by a handler that wants the same lock: it gets it, or is told at once.
-/// Never does its time run out.
+/// A CPU alone, interrupted once, at whichever step, by a handler that wants the same lock: it gets it, or is told at
+/// once. Never does its time run out.
 fn the_record_brackets_the_lock<S: Fallible<Vm> + 'static>() {
     let (mut taken, mut told) = (0, 0);
     for seed in 0..300 {
@@ -309,8 +309,8 @@ fn trap_18_the_record_brackets_the_lock() {
     for_all!(the_record_brackets_the_lock);
 }
 
-/// After a failure of each kind the record is empty: as many locks as there is room for can be taken, and each of them is
-/// known to be held.
+/// After a failure of each kind the record is empty: as many locks as there is room for can be taken, and each of them
+/// is known to be held.
 fn every_exit_undoes_every_step<S: Fallible<Vm> + 'static>() {
     const FIRST: usize = 3;
     for seed in 0..6 {
@@ -400,8 +400,8 @@ fn trap_20_with_no_time_one_fails_fast() {
     for_all!(with_no_time_one_fails_fast);
 }
 
-/// On an owner that never comes back: one waiter alone; several, which come one by one, so that one is pending, one the head,
-/// and others are behind; each gives up at another time, in another order. Who stays has the lock in the end.
+/// On an owner that never comes back: one waiter alone; several, which come one by one, so that one is pending, one the
+/// head, and others are behind; each gives up at another time, in another order. Who stays has the lock in the end.
 fn waiters_give_up_wherever_they_are<S: Fallible<Vm> + 'static>() {
     for seed in 0..120 {
         let cpus = 2 + seed as usize % 5;
@@ -491,8 +491,8 @@ fn trap_24_who_does_not_hold_releases_nothing() {
     for_all!(who_does_not_hold_releases_nothing);
 }
 
-/// The owner does nothing at all, so that nothing happens at the lock, and nobody is kicked. The waiter looks at the clock
-/// all the same, in its sleep too.
+/// The owner does nothing at all, so that nothing happens at the lock, and nobody is kicked. The waiter looks at the
+/// clock all the same, in its sleep too.
 fn a_deadline_needs_no_event<S: Fallible<Vm> + 'static>() {
     let task = |world: &Resilient<S>, cpu: usize| {
         if cpu == 0 {

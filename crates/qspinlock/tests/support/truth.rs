@@ -3,8 +3,8 @@
 //!
 //! * *None invented*: whoever is told of a deadlock was in that very circle, at some moment after it began to look.
 //! * *None missed*: whoever looks while it is in a circle, of which all is recorded, is told.
-//! * Whoever is told that its time is over, after a time in which everybody gets on, waits for what nobody can see: for a
-//!   CPU that was interrupted while it took or released a lock.
+//! * Whoever is told that its time is over, after a time in which everybody gets on, waits for what nobody can see: for
+//!   a CPU that was interrupted while it took or released a lock.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -90,7 +90,9 @@ impl Truth {
                     *owner = is_held.then_some(step.who);
                     // A sleeper from behind takes a lock that it finds free, and gives it to who is first.
                     let want = self.wants[step.who.cpu].last_mut();
-                    want.filter(|want| want.who == step.who && want.lock == lock).map(|want| want.is_done = is_held);
+                    if let Some(want) = want.filter(|want| want.who == step.who && want.lock == lock) {
+                        want.is_done = is_held;
+                    }
                 }
             }
             Role::Wait(cpu) => self.waits[cpu] = new,

@@ -13,8 +13,8 @@
 //!           +------ goes to sleep, marks the lock slow ---------> who unlocks
 //! ```
 //!
-//! So a head that is awake leads, owner or not: the lock is not slow then, no unlock looks for anybody, and a thief leaves the
-//! queue alone. The lead passes by the lock, or by what is written into the head's node.
+//! So a head that is awake leads, owner or not: the lock is not slow then, no unlock looks for anybody, and a thief
+//! leaves the queue alone. The lead passes by the lock, or by what is written into the head's node.
 //!
 //! # How one leaves
 //! ```text
@@ -24,15 +24,16 @@
 //!                                  whoever made it the head is about to mark the lock: marks its node "gone", which that unlock finds
 //! ```
 //!
-//! Nobody waits for somebody else's step. Who finds that it has been made the head, or woken, while it gave up leaves as the
-//! head that it is. Who is made the head by one that has not got the lock is woken for it, if it sleeps: there is no owner
-//! that could be asked to do so later. Whoever stays keeps its place.
+//! Nobody waits for somebody else's step. Who finds that it has been made the head, or woken, while it gave up leaves
+//! as the head that it is. Who is made the head by one that has not got the lock is woken for it, if it sleeps: there
+//! is no owner that could be asked to do so later. Whoever stays keeps its place.
 //!
 //! A gone node goes back to its CPU when it is taken out. The last to be taken out leaves the queue empty.
 //!
 //! # A queue that stands still
-//! As in [`slowpath/leaving.rs`](crate::slowpath): the head may have been interrupted by a handler that waits for somebody
-//! behind it. Whoever is due to look, and finds the lock free for long, takes it past all, and leaves like one that gives up.
+//! As in [`slowpath/leaving.rs`](crate::slowpath): the head may have been interrupted by a handler that waits for
+//! somebody behind it. Whoever is due to look, and finds the lock free for long, takes it past all, and leaves like one
+//! that gives up.
 
 use super::turn::{Found, Leaves};
 use super::{hand_on, lead};
