@@ -178,6 +178,15 @@ fn ordered<S: Fallible<Vm> + 'static>(given: Setup) -> Result<Came, Failure> {
 
 /// Everybody takes anything in any order.
 fn wild<S: Fallible<Vm> + 'static>(given: Setup) -> Result<Came, Failure> {
+    wild_and::<S>(given, |_| ())
+}
+
+/// The same, where who looks is held up, so that a long time is not always long enough.
+fn wild_held_up<S: Fallible<Vm> + 'static>(given: Setup) -> Result<Came, Failure> {
+    wild_and::<S>(given, Vm::hold_up_who_looks)
+}
+
+fn wild_and<S: Fallible<Vm> + 'static>(given: Setup, and: fn(&Vm)) -> Result<Came, Failure> {
     let setup = Setup { locks: 2 + given.seed as usize % 5, ..given };
     let locks = setup.locks;
     let some = move |world: &Resilient<S>, most: usize| {
@@ -185,7 +194,8 @@ fn wild<S: Fallible<Vm> + 'static>(given: Setup) -> Result<Came, Failure> {
         let held = take_all(world, &locks, limit(world));
         world.release_all(held);
     };
-    let task = move |world: &Resilient<S>, _| {
+    let task = move |world: &Resilient<S>, _: usize| {
+        and(&world.vm);
         (0..3).for_each(|_| some(world, 3));
         Vec::new()
     };
@@ -196,6 +206,7 @@ fn wild<S: Fallible<Vm> + 'static>(given: Setup) -> Result<Came, Failure> {
 fn in_turns<S: Fallible<Vm> + 'static>(given: Setup) -> Result<Came, Failure> {
     let setup = Setup { cpus: 3, locks: 3, interrupts: 0, ..given };
     let task = |world: &Resilient<S>, _| {
+        world.vm.hold_up_who_looks();
         for _ in 0..20 {
             let first = world.random(3);
             let held = take_all(world, &[first, (first + 1 + world.random(2)) % 3], 1 + world.random(300) as u64);
@@ -255,6 +266,12 @@ fn explore_all<S: Fallible<Vm> + 'static>(test: &'static str) {
 }
 
 #[test]
+fn resilient_in_turns() {
+    let tally = explore::<Native>("resilient_in_turns", in_turns::<Native>);
+    assert!(tally.deadlocks > 0 || tally.schedules == 1, "{tally:?}");
+}
+
+#[test]
 fn resilient_native() {
     explore_all::<Native>("resilient_native");
 }
@@ -283,7 +300,7 @@ fn resilient_test_and_set() {
 fn noticed(what: &str, complaint: &str, sabotage: Sabotage) {
     let mut complaints = (0..4000).filter_map(|seed| {
         let setup = Setup { sabotage: Some(sabotage), ..setup::<Native>(seed, 3 + seed as usize / 3 % 6, 0, 20) };
-        let kind = [planted::<Native>, wild::<Native>, in_turns::<Native>][seed as usize % 3];
+        let kind = [planted::<Native>, wild::<Native>, wild_held_up::<Native>][seed as usize % 3];
         kind(setup).err()
     });
     let found = complaints.any(|failure| failure.what.contains(complaint));

@@ -15,14 +15,14 @@ use super::{Context, Role, Shared, Step, Vm, VmCell};
 /// Soon, in steps of all CPUs: most waits have a few looks.
 const LOOKS: Looks = Looks { first: 20, next: 60 };
 
-pub(crate) struct VmName(VmCell);
+pub(crate) struct VmName(VmCell, Rc<StdCell<bool>>);
 
 // SAFETY: as for its cell.
 unsafe impl NameCell for VmName {
-    /// Now and then who looks at others is away for so long that these have gone on, and wait for something else.
+    /// If so wanted, now and then who looks at others is away for so long that these have gone on, and wait for something else.
     fn load(&self, access: Access) -> usize {
         let s = &self.0.shared;
-        if access.name == "record.see" && s.random(32) == 0 {
+        if self.1.get() && access.name == "record.see" && s.random(32) == 0 {
             (0..s.random(400)).for_each(|_| s.yield_now());
         }
         self.0.load(access) as usize
@@ -50,18 +50,26 @@ impl PlaceCell for VmPlace {
 pub(crate) struct Recorded {
     records: Vec<RecordOf<Vm>>,
     first: StdCell<usize>,
+    is_held_up: Rc<StdCell<bool>>,
     reports: RefCell<BTreeMap<Context, Report>>,
 }
 
 impl Recorded {
     pub(super) fn new(shared: &Rc<Shared>, cpus: usize) -> Self {
+        let is_held_up = Rc::<StdCell<bool>>::default();
         let record = |cpu| {
-            let entry = |n| Entry::from_cells(VmName(VmCell::new(shared, Role::Name(cpu, n))), VmPlace::default());
+            let entry = |n| {
+                Entry::from_cells(
+                    VmName(VmCell::new(shared, Role::Name(cpu, n)), is_held_up.clone()),
+                    VmPlace::default(),
+                )
+            };
             let [top, beyond, pushes] = [(); 3].map(|()| VmCell::new(shared, Role::Count(cpu)));
             let entries = std::array::from_fn::<_, ENTRIES, _>(entry);
             Record::from_cells(VmCell::new(shared, Role::Wait(cpu)), top, beyond, pushes, entries)
         };
-        Self { records: (0..cpus).map(record).collect(), first: StdCell::new(0), reports: RefCell::default() }
+        let records = (0..cpus).map(record).collect();
+        Self { records, first: StdCell::new(0), is_held_up, reports: RefCell::default() }
     }
 }
 
@@ -75,6 +83,11 @@ impl Vm {
     pub(crate) fn locks_are_at<L>(&self, locks: &[L]) {
         assert_eq!(size_of::<L>(), size_of::<LockWord<VmCell>>());
         self.recorder.first.set(locks.as_ptr().addr());
+    }
+
+    /// From now on, now and then, who looks at the records of others is away for long.
+    pub(crate) fn hold_up_who_looks(&self) {
+        self.recorder.is_held_up.set(true);
     }
 
     /// The last report of a context.
