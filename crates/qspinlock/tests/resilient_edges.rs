@@ -258,7 +258,7 @@ fn a_thread_past_its_exit_hook() {
     let thread = std::thread::spawn(move || {
         *LOCK.lock().unwrap() += 1;
         // SAFETY: the key is there.
-        unsafe { libc::pthread_setspecific(key, 1 as *const libc::c_void) };
+        unsafe { libc::pthread_setspecific(key, std::ptr::dangling()) };
     });
     thread.join().expect("it ends");
     assert_eq!(TOLD.load(Ordering::Relaxed), 1);

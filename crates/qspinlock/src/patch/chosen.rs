@@ -97,4 +97,8 @@ unsafe impl<M: GlobalMachine<Cell = AtomicCell>> Fallible<M> for Chosen {
     fn take_past_all(word: &LockWord<AtomicCell>) -> bool {
         <ByLoad as Fallible<M>>::take_past_all(word)
     }
+
+    fn bury(m: &M, word: &LockWord<AtomicCell>) {
+        ByLoad::bury(m, word);
+    }
 }

@@ -13,7 +13,8 @@
 //!
 //! # All that lasts
 //! A CPU publishes its wait, then fences, then looks. Of those in a circle the last to publish sees all others. So the
-//! circle is found when it closes, at that one's first look, whoever waits how. A CPU that holds nothing can be in no
+//! circle is found when it closes, at that one's first look, whoever waits how; or, if a handler of one of them waited for something
+//! else just then, at the next look of one of them. A CPU that holds nothing can be in no
 //! circle, and publishes nothing.
 //!
 //! One thing is left to the clock: an interrupt that arrives between an owner's claim and its note of it, or between
@@ -29,8 +30,9 @@ use crate::queue::Cpu;
 use crate::slowpath::Fallible;
 use crate::word::LockWord;
 
-/// CPUs in the longest circle that is found.
-pub const LONGEST: usize = 256;
+/// CPUs in the longest circle that is found. What is seen of it lies on the stack of who looks, who may be a signal
+/// handler.
+pub const LONGEST: usize = 128;
 
 const FENCE: Access = Access {
     name: "detect.fence",
@@ -61,26 +63,36 @@ pub(super) struct Circle {
 }
 
 impl Circle {
-    /// The circle that `me` closes by waiting, if it does. The caller has begun its wait.
-    pub(super) fn find<M: Recorder>(m: &M, me: Cpu) -> Option<Self> {
+    /// Nothing has been seen yet. Where it will be found: it is not small.
+    pub(super) const fn new() -> Self {
+        const NOBODY: (Cpu, Wait) = (Cpu::known(0), Wait::NONE);
+        Self { seen: [NOBODY; LONGEST], length: 0, links: [None; LINKS] }
+    }
+
+    /// Whether `me` closes a circle by waiting. The caller has begun its wait.
+    pub(super) fn find<M: Recorder>(&mut self, m: &M, me: Cpu) -> bool {
         m.fence(FENCE);
+        self.walk(m, me).is_some() && self.is_still_there(m)
+    }
+
+    /// From one that waits to who holds what it wants, round to `me`. `None` if that does not lead there.
+    fn walk<M: Recorder>(&mut self, m: &M, me: Cpu) -> Option<()> {
         let mine = m.record(me).waits()?;
-        let mut circle = Self { seen: [(me, mine); LONGEST], length: 0, links: [None; LINKS] };
         let (mut cpu, mut wait, mut holds_at) = (me, mine, None);
         loop {
             let (wants, wants_at) = m.record(cpu).wanted(wait)?;
-            *circle.seen.get_mut(circle.length)? = (cpu, wait);
-            if let Some(link) = circle.links.get_mut(circle.length) {
+            *self.seen.get_mut(self.length)? = (cpu, wait);
+            if let Some(link) = self.links.get_mut(self.length) {
                 *link = Some(Link { cpu, wants, wants_at, holds_at });
             }
-            circle.length += 1;
+            self.length += 1;
             let (next, its_wait, held) = holder(m, wants)?;
             (cpu, wait, holds_at) = (next, its_wait, m.record(next).place(held));
             if cpu == me {
-                circle.links[0].as_mut()?.holds_at = holds_at;
-                return (wait == mine && circle.is_still_there(m)).then_some(circle);
+                self.links[0].as_mut()?.holds_at = holds_at;
+                return (wait == mine).then_some(());
             }
-            if circle.seen().iter().any(|&(seen, _)| seen == cpu) {
+            if self.seen().iter().any(|&(seen, _)| seen == cpu) {
                 // A circle without us: its own CPUs find it.
                 return None;
             }
@@ -101,8 +113,8 @@ impl Circle {
     }
 
     /// What there is to tell of it; of a long one, of the first in it.
-    pub(super) const fn links(&self) -> [Option<Link>; LINKS] {
-        self.links
+    pub(super) const fn links(&self) -> &[Option<Link>; LINKS] {
+        &self.links
     }
 }
 
@@ -121,6 +133,9 @@ fn holder<M: Recorder>(m: &M, name: usize) -> Option<(Cpu, Wait, At)> {
 
 /// How the CPU that wants a lock, entered at `except`, stands with it already: in a context that was interrupted, or in
 /// the one that now asks again.
+///
+/// Somebody else may say so as well. Then one of the two has forgotten its guard, with a lock that has been moved away,
+/// and it is not for us to say which.
 pub(super) fn own<M: Recorder, S: Fallible<M>>(
     m: &M,
     word: &LockWord<M::Cell>,
@@ -130,8 +145,13 @@ pub(super) fn own<M: Recorder, S: Fallible<M>>(
 ) -> Own {
     match m.record(me).own(name, except) {
         Own::Unsure(at) if is_ours_alone::<M, S>(m, word, name, me) => Own::Holds(at),
+        Own::Holds(at) if others(m, me).any(|cpu| m.record(cpu).holds(name).is_some()) => Own::Unsure(at),
         own => own,
     }
+}
+
+fn others<M: Recorder>(m: &M, me: Cpu) -> impl Iterator<Item = Cpu> + use<M> {
+    cpus(m).filter(move |&cpu| cpu != me)
 }
 
 /// Whether a lock is held by its CPU's own context that was interrupted in the middle of taking or releasing it.
@@ -139,11 +159,13 @@ pub(super) fn own<M: Recorder, S: Fallible<M>>(
 /// Whoever holds a lock has entered it before, and removes it after. So if the lock is held at some moment at which
 /// nobody else has entered it, it is ours. The moment is that of the look at the word. Nobody has pushed anything from
 /// before the search until after it, so an owner that is seen there would have been entered when the search began, and
-/// not removed until it was past.
+/// not removed until it was past. Who holds a lock that is in no record may hold this one.
 fn is_ours_alone<M: Recorder, S: Fallible<M>>(m: &M, word: &LockWord<M::Cell>, name: usize, me: Cpu) -> bool {
-    let others = || cpus(m).filter(|&cpu| cpu != me);
     // Each only grows: the same sum, the same numbers.
-    let pushes = || others().map(|cpu| u64::from(m.record(cpu).pushes())).sum::<u64>();
-    let before = pushes();
-    !others().any(|cpu| m.record(cpu).may_hold(name)) && !S::is_to_be_had(word.seen_now()) && pushes() == before
+    let pushes = || others(m, me).map(|cpu| u64::from(m.record(cpu).pushes())).sum::<u64>();
+    let before = (m.unrecorded(), pushes());
+    before.0.is_some()
+        && !others(m, me).any(|cpu| m.record(cpu).may_hold(name))
+        && !S::is_to_be_had(word.seen_now())
+        && (m.unrecorded(), pushes()) == before
 }

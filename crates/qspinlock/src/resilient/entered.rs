@@ -39,15 +39,21 @@ impl Entered {
     /// Enters a lock that is about to be tried.
     #[inline]
     pub(super) fn enter<M: Recorder>(m: &M, name: usize, place: &'static Location<'static>) -> Self {
-        m.mine().map_or(Self::NOWHERE, |(cpu, record)| Self::new(cpu, record.push(m, name, place)))
+        match m.mine() {
+            Some((cpu, record)) => Self::new(cpu, record.push(m, name, place)),
+            None => {
+                m.enter_unrecorded();
+                Self::NOWHERE
+            }
+        }
     }
 
-    /// Where the caller's CPU has recorded that it holds a lock; or may hold it, since there was no room. `None` if it
-    /// does not.
+    /// Where the caller's CPU has recorded that it holds a lock; or may hold it, since there was no room, or it had no
+    /// number when it took the lock. `None` if it does not.
     #[inline]
     pub(super) fn find<M: Recorder>(m: &M, name: usize) -> Option<Self> {
-        let Some((cpu, record)) = m.mine() else { return Some(Self::NOWHERE) };
-        record.find(name).map(|at| Self::new(cpu, at))
+        let recorded = m.mine().and_then(|(cpu, record)| record.find(name).map(|at| Self::new(cpu, at)));
+        recorded.or_else(|| m.unrecorded().is_none().then_some(Self::NOWHERE))
     }
 
     /// It is held now.
@@ -77,8 +83,9 @@ impl Entered {
 
     #[cold]
     fn forget<M: Recorder>(self, m: &M) {
-        if let Some((cpu, _)) = self.get() {
-            m.record(cpu).forget_beyond();
+        match self.get() {
+            Some((cpu, _)) => m.record(cpu).forget_beyond(),
+            None => m.leave_unrecorded(),
         }
     }
 }

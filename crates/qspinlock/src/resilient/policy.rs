@@ -46,7 +46,8 @@ impl Policy {
     }
 
     /// Panics with the report, where `lock` would have returned an error: for who looks for deadlocks in a program of
-    /// their own. Not for a host of code that it does not trust.
+    /// their own. Not for a host of code that it does not trust; nor where a lock may fail in a signal handler, which
+    /// must not panic.
     #[must_use]
     pub const fn strict(self) -> Self {
         Self { strict: true, ..self }

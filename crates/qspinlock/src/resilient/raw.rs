@@ -183,12 +183,13 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
         result
     }
 
-    /// The lock is about to go, or to be free whoever holds it: takes it out of the records of those who have forgotten
-    /// their guards. Otherwise another lock that comes to stand in this place would be taken for it. Who moves such a
-    /// lock instead has that happen.
+    /// The lock is about to go: takes it out of the records of those who have forgotten their guards, and what waiters that
+    /// gave up have left out of its queue. Otherwise another lock that comes to stand in this place would be taken for
+    /// it. A lock that is *moved* after its guard was forgotten has that happen: do not.
     pub fn forget_on(&mut self, m: &M) {
         if self.word.peek() != Value::FREE {
             forget(m, m.name(&self.word));
+            S::bury(m, &self.word);
         }
     }
 

@@ -94,6 +94,18 @@ pub unsafe trait Recorder: Machine + Sized {
         core::ptr::from_ref(word).addr()
     }
 
+    /// How often a lock was taken, so far, by who has no CPU number, and so no record; `None` while anybody holds such a
+    /// lock.
+    fn unrecorded(&self) -> Option<u32> {
+        Some(0)
+    }
+
+    /// Who has no CPU number is about to try a lock.
+    fn enter_unrecorded(&self) {}
+
+    /// It has released that lock, or has not got it.
+    fn leave_unrecorded(&self) {}
+
     /// How long a lock waits that was not told otherwise, in nanoseconds.
     #[doc(alias = "RES_DEF_TIMEOUT")]
     fn limit(&self) -> u64 {
@@ -190,6 +202,9 @@ pub struct Record<C, N, P> {
 pub(super) struct Wait(u32);
 
 impl Wait {
+    /// None.
+    pub(super) const NONE: Self = Self(0);
+
     fn entry(self) -> Option<usize> {
         (self.0 & INDEX).checked_sub(1).map(|index| index as usize)
     }
@@ -368,14 +383,19 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
         own
     }
 
-    /// Forgets everything, for a CPU whose number is to be another's: a thread that has ended. Returns how many locks
-    /// it held.
-    pub fn clear(&self) -> u32 {
+    /// How many locks are held, or being taken.
+    #[must_use]
+    pub fn held(&self) -> u32 {
         let held = self.in_use().iter().filter(|entry| entry.lock.load(OWN) > STANDING).count() as u32;
+        held + self.beyond.load(TOP)
+    }
+
+    /// Forgets everything, for a CPU whose number is to be another's. Returns how many locks it held.
+    pub fn clear(&self) -> u32 {
+        let held = self.held();
         self.set_wait(0);
         self.in_use().iter().for_each(|entry| entry.lock.store(0, REMOVE));
         self.top.store(0, SET_TOP);
-        let held = held + self.beyond.load(TOP);
         self.beyond.store(0, SET_TOP);
         held
     }

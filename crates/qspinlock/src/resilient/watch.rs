@@ -7,11 +7,12 @@ use super::entered::Entered;
 use super::error::{LockError, LockErrorKind};
 use super::record::{Own, Recorder, Wait};
 use super::report::{LINKS, Report};
+use crate::queue::Cpu;
 use crate::slowpath::{Fallible, Vigil};
 use crate::word::LockWord;
 
 /// When a waiter looks for a deadlock, in nanoseconds. Also before it sleeps for the first time. Each later look comes
-/// after twice as long: a deadlock is found at the first one, and the others see to what had been in the way of that.
+/// after twice as long, up to 50 ms: a deadlock is found at the first one, and the others see to what had been in the way of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Looks {
     /// The first look comes after so long. Waits that are over before cost nothing.
@@ -24,6 +25,9 @@ impl Looks {
     /// 10 µs, and 1 ms.
     pub const DEFAULT: Self = Self { first: 10_000, next: 1_000_000 };
 }
+
+/// Later looks come no further apart than 50 ms.
+const LONGEST_GAP: u64 = 50_000_000;
 
 /// Looks at a clock that has not moved between any two of them, after which it counts as standing still. Each comes
 /// after some looks at the lock, so they take a good part of a second.
@@ -112,7 +116,7 @@ impl<'a, M: Recorder, S: Fallible<M>> Watch<'a, M, S> {
                 let link = Link { cpu: me, wants: name, wants_at: Some(self.place), holds_at };
                 let mut links = [None; LINKS];
                 links[0] = Some(link);
-                Err(self.error(m, LockErrorKind::Deadlock, links, 1))
+                Err(self.error(m, LockErrorKind::Deadlock, &links, 1))
             }
         }
     }
@@ -128,15 +132,22 @@ impl<'a, M: Recorder, S: Fallible<M>> Watch<'a, M, S> {
         if self.began.is_none() && m.record(me).has_others(at) {
             self.began = Some(m.record(me).begin_wait(self.name, at));
         }
-        match self.began.and_then(|_| Circle::find(m, me)) {
-            Some(circle) => Err(self.error(m, LockErrorKind::Deadlock, circle.links(), circle.length())),
-            None => Ok(()),
+        if self.began.is_some() { self.look_for_circle(m, me) } else { Ok(()) }
+    }
+
+    // Out of line, for the room that it takes on the stack.
+    #[inline(never)]
+    fn look_for_circle(&self, m: &M, me: Cpu) -> Result<(), LockError> {
+        let mut circle = Circle::new();
+        if !circle.find(m, me) {
+            return Ok(());
         }
+        Err(self.error(m, LockErrorKind::Deadlock, circle.links(), circle.length()))
     }
 
     #[cold]
     #[inline(never)]
-    fn error(&self, m: &M, kind: LockErrorKind, links: [Option<Link>; LINKS], length: usize) -> LockError {
+    fn error(&self, m: &M, kind: LockErrorKind, links: &[Option<Link>; LINKS], length: usize) -> LockError {
         let name = self.name;
         let report = Report {
             kind,
@@ -148,14 +159,14 @@ impl<'a, M: Recorder, S: Fallible<M>> Watch<'a, M, S> {
                 let record = m.record(cpu);
                 record.holds(name).map(|at| (cpu, record.place(at)))
             }),
-            links,
+            links: *links,
             length,
         };
         LockError::new(kind, m.keep(&report))
     }
 
     fn time_is_over(&self, m: &M) -> LockError {
-        self.error(m, LockErrorKind::TimedOut, [None; LINKS], 0)
+        self.error(m, LockErrorKind::TimedOut, &[None; LINKS], 0)
     }
 
     /// Whether the clock stands still.
@@ -191,7 +202,7 @@ impl<M: Recorder, S: Fallible<M>> Vigil<M> for Watch<'_, M, S> {
             return Err(self.time_is_over(m));
         }
         self.due = self.deadline.min(now.saturating_add(self.gap));
-        self.gap = self.gap.saturating_mul(2);
+        self.gap = self.gap.saturating_mul(2).min(LONGEST_GAP);
         Ok(true)
     }
 

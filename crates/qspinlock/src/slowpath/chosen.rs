@@ -120,6 +120,10 @@ unsafe impl<M: Machine> Fallible<M> for ByLoad {
     fn take_past_all(word: &LockWord<M::Cell>) -> bool {
         chosen!(start::closed(), S => <S as Fallible<M>>::take_past_all(word))
     }
+
+    fn bury(m: &M, word: &LockWord<M::Cell>) {
+        chosen!(start::closed(), S => <S as Fallible<M>>::bury(m, word));
+    }
 }
 
 /// Waits beside the queue, in which nobody may give up a place, and takes the lock past it; but not from who is about to

@@ -75,6 +75,9 @@ pub unsafe trait Fallible<M: Machine>: SlowPath<M, Error = Infallible> {
     fn take_past_all(word: &LockWord<M::Cell>) -> bool {
         word.barge()
     }
+
+    /// The lock goes, held by nobody who could release it: nobody waits for it, but those who gave up may have left nodes in its queue.
+    fn bury(_m: &M, _word: &LockWord<M::Cell>) {}
 }
 
 /// A wait that nothing ends.

@@ -72,7 +72,7 @@ use core::convert::Infallible;
 
 use self::kind::Kind;
 use self::nap::{Nap, poll};
-use self::unlock::{get_up, release_cold, release_fair};
+use self::unlock::{bury, get_up, release_cold, release_fair};
 use super::vigil::{Fallible, Never, Until, Vigil};
 use super::{HandsOver, SlowPath};
 use crate::machine::{Budget, Event, Machine};
@@ -195,6 +195,10 @@ unsafe impl<M: Machine, S: Kind> Fallible<M> for S {
 
     fn take_past_all(word: &LockWord<M::Cell>) -> bool {
         word.claim()
+    }
+
+    fn bury(m: &M, word: &LockWord<M::Cell>) {
+        bury(m, word);
     }
 }
 

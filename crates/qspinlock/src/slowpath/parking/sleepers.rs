@@ -12,6 +12,7 @@ const TELL: Access = Access::release(
 const TOLD: Access = Access::acquire("node.told", "node.tell");
 const ABANDON: Access =
     Access::relaxed("node.abandon", "nothing is passed on: the node is its owner's again when idle");
+const BURY: Access = Access::release("node.bury", "node.reserve: the node's next owner comes after us");
 const SLEEP: Access = Access::relaxed("node.sleep", "node.told follows");
 
 /// How a sleeper stands with the lock: what its node's `grant` holds.
@@ -75,6 +76,11 @@ impl<C: Cell> Node<C> {
             Ok(_) => State::Abandoned,
             Err(_) => self.told(),
         }
+    }
+
+    /// The queue goes, and takes abandoned nodes with it.
+    pub(super) fn bury(&self) {
+        let _ = self.grant.cas(State::Abandoned as u32, State::Idle as u32, BURY);
     }
 
     /// What the node's owner has been told.

@@ -26,7 +26,8 @@
 //! longer ones (16 ms, and doubling), which find the lock free.
 //!
 //! **Left behind.** A lock that is never unlocked again keeps what lies in its queue. Of a guard that was forgotten
-//! nothing else can be expected; and if a lock is dropped while an unlocker's store is under way past a waiter that
+//! nothing else can be expected; when a [resilient](crate::resilient) lock goes, its nodes are free again
+//! ([`bury`](super::unlock::bury)). And if a lock is dropped while an unlocker's store is under way past a waiter that
 //! gave up, that waiter's thread is left with one node less for this. It costs promptness, once all three are gone, and
 //! nothing else.
 
@@ -72,7 +73,7 @@ pub(super) fn acquire_under<M: Machine, V: Vigil<M>>(
         }
         place = place.or_else(|| Place::take(m));
         if let Some(taken) = &place {
-            match sleep_on(m, word, patience, turns, taken.me, vigil) {
+            match sleep_on(m, word, &hasty, turns, taken.me, vigil) {
                 Ok(State::Owner) => return Ok(()),
                 // Where nobody is handed it, one is as good as many.
                 Ok(_) => turns = if V::MAY_BE_HANDED { patience.turns.min(turns + 1) } else { 1 },
@@ -105,8 +106,9 @@ fn hurried<M: Machine>(m: &M, patience: &Patience, due: Option<u64>) -> Patience
     let left = due.map_or(u64::MAX, |due| due.saturating_sub(m.now()));
     let left = u32::try_from(left).unwrap_or(u32::MAX);
     let least = |phase: u32| phase.min(left);
-    let (spin, lane, ask_after) = (least(patience.spin), least(patience.lane), least(patience.ask_after));
-    Patience { spin, lane, ask_after, ..*patience }
+    let Patience { spin, lane, ask_after, poll, .. } = *patience;
+    let (spin, lane, ask_after, poll) = (least(spin), least(lane), least(ask_after), least(poll));
+    Patience { spin, lane, ask_after, poll, ..*patience }
 }
 
 /// Gives up, having been woken: the duty that comes with it goes to whoever owns the lock. Or takes the lock.

@@ -75,3 +75,17 @@ pub(super) fn release_fair<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
         }
     }
 }
+
+/// A lock goes, held by nobody who could release it. What those have left in its queue who gave up is free again.
+pub(super) fn bury<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
+    let (Some(newest), Some(first)) = (word.newest(), first(m, word)) else { return };
+    let mut at = newest;
+    loop {
+        let older = node(m, at).older();
+        node(m, at).bury();
+        match older {
+            Some(older) if at != first => at = older,
+            _ => return,
+        }
+    }
+}
