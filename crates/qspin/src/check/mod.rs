@@ -23,6 +23,9 @@ Examples:
   qspin check --lock native --cpus 4 --acquires 1
   qspin check --cpus 2 --interrupts 1 --handler same
   qspin check --lock parking-exact --acquires 1 --waiting sleepers
+  qspin check --cpus 2 --usage leaving        waiters that give up
+  qspin check --cpus 2 --acquires 1 --usage circle
+                                              resilient locks in a deadlock: every error is true
   qspin check --all                           the whole matrix of scenarios
   qspin check --weaken                        weaken every ordering; something must break
   qspin check --replay SEED                   follow a failing execution again
@@ -55,8 +58,11 @@ pub(crate) struct Args {
     /// Where waiters sleep, what they do before: all, one spins in the lane, or they sleep at once
     #[arg(long, value_name = "all|lane|sleepers", default_value = "all")]
     waiting: Waiting,
-    /// What is done with the lock beside: nothing; guards are released by another CPU; the last one frees it
-    #[arg(long, value_name = "plain|moved|freed", default_value = "plain")]
+    /// What is done with the lock: nothing special; guards are released by another CPU (moved); the last one frees it
+    /// (freed); the last CPU gives up at any time (leaving), or all do (hasty), or look after a lock that stays free
+    /// (rescued); it is resilient, and: nothing (resilient), is taken twice (again), each CPU wants its lock and the
+    /// next one (circle; once: with one look for it), or two in the same order (ordered)
+    #[arg(long, value_name = "USAGE", default_value = "plain")]
     usage: Usage,
     /// Give up a scenario after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
@@ -137,6 +143,48 @@ fn single(args: &Args) -> Vec<Scenario> {
 
 /// What is explored of every lock. The smallest that shows each kind of failure comes first.
 fn matrix(lock: Lock, deep: bool) -> Vec<Scenario> {
+    let mut scenarios = matrix_of_plain(lock, deep);
+    scenarios.extend(matrix_of_leaving(lock, deep));
+    scenarios.extend(matrix_of_resilient(lock));
+    scenarios
+}
+
+/// Waiters that give up.
+fn matrix_of_leaving(lock: Lock, deep: bool) -> Vec<Scenario> {
+    let bare = |size: (usize, usize), usage| Scenario::new(lock, size.0, size.1).used(usage).waiting(Waiting::Sleepers);
+    let mut scenarios = Vec::new();
+    for usage in [Usage::Leaving, Usage::Hasty, Usage::Rescued] {
+        scenarios.push(bare((2, 1), usage));
+        scenarios.push(bare((2, 2), usage));
+        if !lock.sleeps() {
+            scenarios.push(bare((3, 1), usage));
+            scenarios.extend([Handler::Other, Handler::Same].map(|h| bare((2, 1), usage).interrupted(1, h)));
+            scenarios.push(Scenario { nodeless: 1, ..bare((3, 1), usage) });
+        }
+    }
+    if deep && lock == Lock::Native {
+        scenarios.push(bare((3, 2), Usage::Leaving));
+    }
+    scenarios
+}
+
+/// Resilient locks, where a deadlock is an error.
+fn matrix_of_resilient(lock: Lock) -> Vec<Scenario> {
+    if !matches!(lock, Lock::Native | Lock::TestAndSet | Lock::ParkingExact) {
+        return Vec::new();
+    }
+    let bare = |cpus, acquires, usage| Scenario::new(lock, cpus, acquires).used(usage).waiting(Waiting::Sleepers);
+    vec![
+        bare(1, 1, Usage::Again),
+        bare(2, 2, Usage::Again),
+        bare(2, 1, Usage::Circle),
+        bare(2, 1, Usage::Once),
+        bare(2, 1, Usage::Ordered),
+        bare(1, 1, Usage::Alone).interrupted(1, Handler::Same),
+    ]
+}
+
+fn matrix_of_plain(lock: Lock, deep: bool) -> Vec<Scenario> {
     if lock.sleeps() {
         return matrix_of_sleepers(lock, deep);
     }

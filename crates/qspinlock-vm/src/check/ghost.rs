@@ -36,6 +36,8 @@ pub(crate) struct Ghost {
     /// Code of one that has taken the lock and is in the queue no more, and has yet to say who the head is. Only where
     /// one may leave.
     handing_on: u16,
+    /// CPU + 1 that holds the lock. Only where it is asked for.
+    owner: u8,
     /// The head knows that it is.
     promoted: bool,
     /// CPU + 1 in the pending lane.
@@ -55,6 +57,16 @@ impl Ghost {
         name: &str,
         (old, new): (u32, u32),
     ) -> Result<(), String> {
+        let is_held = |value: u32| matches!(value & 0xff, 1 | 3);
+        match (is_held(old), is_held(new)) {
+            (false, true) => self.owner = cpu as u8 + 1,
+            (true, false) => self.owner = 0,
+            _ if name == "judge.is-mine" && usize::from(self.owner) != cpu + 1 => {
+                let owner = self.owner.checked_sub(1);
+                return Err(format!("deadlock: cpu {cpu} is told that it holds the lock, and its owner is {owner:?}"));
+            }
+            _ => {}
+        }
         if let Some(promised) = promises.sleeping {
             return self.sleepers.step(promised, (cpu, nesting), name, (old, new));
         }
@@ -198,7 +210,7 @@ impl Ghost {
     pub(crate) fn bytes(&self, out: &mut Vec<u8>) {
         self.queue.iter().for_each(|code| out.extend_from_slice(&code.to_ne_bytes()));
         out.extend_from_slice(&self.handing_on.to_ne_bytes());
-        out.extend_from_slice(&[self.length, self.abandoned, u8::from(self.promoted), self.pending]);
+        out.extend_from_slice(&[self.owner, self.length, self.abandoned, u8::from(self.promoted), self.pending]);
         self.passed_by.iter().for_each(|by| out.extend_from_slice(&by.to_ne_bytes()));
         self.sleepers.bytes(out);
         self.halted.bytes(out);

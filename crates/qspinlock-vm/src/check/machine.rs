@@ -10,6 +10,7 @@ use qspinlock::slowpath::Patience;
 
 use super::automaton;
 use super::op::{Answer, CellId, Decide, Kind, NO_CELL, Op, result};
+use super::recorder::{self, CheckRecord};
 
 /// A cell of a [`World`]: its number. What it holds is in the state that is being explored.
 #[derive(Debug)]
@@ -20,6 +21,11 @@ impl CheckCell {
     #[must_use]
     pub fn id(&self) -> CellId {
         self.0
+    }
+
+    /// The cell by another name.
+    pub(super) fn same(&self) -> Self {
+        Self(self.0)
     }
 }
 
@@ -139,6 +145,7 @@ pub struct World {
     events: StdCell<u64>,
     nodeless: usize,
     patience: Patience,
+    records: Vec<CheckRecord>,
 }
 
 impl World {
@@ -153,6 +160,7 @@ impl World {
             events: StdCell::new(0),
             nodeless: 0,
             patience: Waiting::All.patience(),
+            records: Vec::new(),
         };
         let mut depths = Vec::new();
         world.slots = (0..cpus)
@@ -187,6 +195,17 @@ impl World {
     #[must_use]
     pub fn with_patience(self, patience: Patience) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same, whose CPUs have records of so many locks that they hold or want.
+    #[must_use]
+    pub fn with_records(mut self, room: usize) -> Self {
+        self.records = (0..self.slots.len()).map(|cpu| recorder::record(&self, cpu, room)).collect();
+        self
+    }
+
+    pub(super) fn records(&self) -> &[CheckRecord] {
+        &self.records
     }
 
     fn named(&self, name: String, private_to: Option<usize>, plain: bool) -> CheckCell {
@@ -265,13 +284,29 @@ pub fn free(cell: CellId) {
 pub struct CheckMachine<'w> {
     world: &'w World,
     cpu: usize,
+    /// A register that says that this CPU has looked for a deadlock, and will not look again.
+    looked: Option<CellId>,
 }
 
 impl<'w> CheckMachine<'w> {
     /// CPU `cpu` of `world`.
     #[must_use]
     pub fn new(world: &'w World, cpu: usize) -> Self {
-        Self { world, cpu }
+        Self { world, cpu, looked: None }
+    }
+
+    /// The same, which looks for a deadlock only once while this register is not set to 0 again: from then on no wait
+    /// ends before what it waits for has come.
+    pub(super) fn looking_once(self, looked: Option<CellId>) -> Self {
+        Self { looked, ..self }
+    }
+
+    pub(super) fn world(&self) -> &'w World {
+        self.world
+    }
+
+    fn has_looked(&self) -> bool {
+        self.looked.is_some_and(|looked| CheckCell(looked).load(LOOKED) == 1)
     }
 
     /// The number of this CPU.
@@ -281,6 +316,7 @@ impl<'w> CheckMachine<'w> {
     }
 }
 
+const LOOKED: Access = Access::relaxed("looked", "its CPU's own");
 const CHOOSE: Access = Access::relaxed("choose", "no access");
 const KICK: Access = Access::relaxed("kick", "no access");
 const YIELD: Access = Access::relaxed("yield", "no access");
@@ -310,15 +346,21 @@ unsafe impl Machine for CheckMachine<'_> {
         &self,
         cell: &CheckCell,
         access: Access,
-        _budget: Budget,
+        budget: Budget,
         done: impl Fn(u32) -> bool,
     ) -> Result<u32, u32> {
         let decide = |v| done(v).then_some(v);
+        if matches!(budget, Budget::Looks { .. }) && self.has_looked() {
+            return Ok(ask(Kind::Await(erase(&decide)), cell.0, access, Location::caller()) as u32);
+        }
         result(ask(Kind::AwaitFor(erase(&decide)), cell.0, access, Location::caller()))
     }
 
     #[track_caller]
     fn fence(&self, access: Access) {
+        if let Some(looked) = self.looked.filter(|_| access.name == "detect.fence") {
+            CheckCell(looked).store(1, LOOKED);
+        }
         ask(Kind::Fence, NO_CELL, access, Location::caller());
     }
 
@@ -336,7 +378,8 @@ unsafe impl Machine for CheckMachine<'_> {
 
     #[track_caller]
     fn wait(&self, cell: &CheckCell, value: u32, access: Access, until: Option<u64>) {
-        ask(Kind::Wait { value, timed: until.is_some() }, cell.0, access, Location::caller());
+        let timed = until.is_some() && !self.has_looked();
+        ask(Kind::Wait { value, timed }, cell.0, access, Location::caller());
     }
 
     #[track_caller]

@@ -14,6 +14,7 @@ use super::halting::Halting;
 use super::leaving;
 use super::machine::{CheckMachine, Plain, Waiting, World};
 use super::model::{MAX_CPUS, MAX_WORDS, Model, Outcome, Search};
+use super::resilient;
 use super::search::{explore, replay};
 use super::sleepers::Sleeping;
 use super::trace::Trace;
@@ -175,6 +176,17 @@ impl Scenario {
         if self.usage == Usage::Moved && self.cpus < 2 {
             return Err("a guard can not be moved: at least 2 CPUs".to_owned());
         }
+        if matches!(self.usage, Usage::Circle | Usage::Once) && !(2..=3).contains(&self.cpus) {
+            return Err("a circle of 2 or 3 CPUs can be explored".to_owned());
+        }
+        if self.usage.is_resilient()
+            && self.interrupts > 0
+            && (self.handler, self.usage) != (Handler::Same, Usage::Alone)
+        {
+            return Err(
+                "an interrupt of a resilient lock takes the same lock: --handler same --usage resilient".to_owned()
+            );
+        }
         if self.usage == Usage::Freed && self.interrupts > 0 && self.handler == Handler::Same {
             return Err("an interrupt may not try a lock that may be freed".to_owned());
         }
@@ -202,7 +214,10 @@ impl Scenario {
     }
 
     fn world(&self) -> World {
-        let world = World::new(self.cpus, self.domains).with_nodeless(self.nodeless);
+        let mut world = World::new(self.cpus, self.domains).with_nodeless(self.nodeless);
+        if self.usage.is_resilient() {
+            world = world.with_records(resilient::room(self));
+        }
         match self.lock.halts() {
             true => world.with_patience(self.waiting.patience_of_halting()),
             false => world.with_waiting(self.waiting),
@@ -215,6 +230,9 @@ impl Scenario {
     {
         if self.usage.may_leave() {
             return leaving::model::<S>(self, world);
+        }
+        if self.usage.is_resilient() {
+            return resilient::model::<S>(self, world);
         }
         let lock = Rc::new(Guarded::<S>::new(world, "word", "data"));
         // One for each depth of nesting: a handler must not wait for whom it interrupted.

@@ -24,11 +24,33 @@ pub enum Usage {
     Hasty,
     /// All look now and then whether the lock stays free, and then take it; the last one also gives up.
     Rescued,
+    /// It is resilient: no wait may last for ever, no error be wrong. Nothing beside.
+    Alone,
+    /// Resilient: the first CPU takes it again while it has it.
+    Again,
+    /// Resilient: as many locks as CPUs; each CPU takes one and then the next, round the circle.
+    Circle,
+    /// The same; whoever has looked for a deadlock does not look again.
+    Once,
+    /// Resilient: two locks that all CPUs take in the same order.
+    Ordered,
 }
 
 impl Usage {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Plain, Self::Moved, Self::Freed, Self::Leaving, Self::Hasty, Self::Rescued];
+    pub const ALL: [Self; 11] = [
+        Self::Plain,
+        Self::Moved,
+        Self::Freed,
+        Self::Leaving,
+        Self::Hasty,
+        Self::Rescued,
+        Self::Alone,
+        Self::Again,
+        Self::Circle,
+        Self::Once,
+        Self::Ordered,
+    ];
 
     /// Its name, as the user writes it.
     #[must_use]
@@ -40,10 +62,21 @@ impl Usage {
             Self::Leaving => "leaving",
             Self::Hasty => "hasty",
             Self::Rescued => "rescued",
+            Self::Alone => "resilient",
+            Self::Again => "again",
+            Self::Circle => "circle",
+            Self::Once => "once",
+            Self::Ordered => "ordered",
         }
     }
 
-    /// Whether waiters may give up.
+    /// Whether the lock is resilient.
+    #[must_use]
+    pub const fn is_resilient(self) -> bool {
+        matches!(self, Self::Alone | Self::Again | Self::Circle | Self::Once | Self::Ordered)
+    }
+
+    /// Whether waiters may give up, for no reason.
     #[must_use]
     pub const fn may_leave(self) -> bool {
         matches!(self, Self::Leaving | Self::Hasty | Self::Rescued)

@@ -1,0 +1,73 @@
+//! Resilient locks, explored: every error is true, and nobody waits for ever. No time ends a wait here.
+
+#[path = "oracle/watchdog.rs"]
+mod watchdog;
+
+use std::time::Duration;
+
+use qspinlock_vm::check::{Handler, Lock, Outcome, Scenario, Search, Usage, Verdict, Waiting};
+use watchdog::Watchdog;
+
+const LOCKS: [Lock; 3] = [Lock::Native, Lock::TestAndSet, Lock::ParkingExact];
+
+fn holds(scenario: Scenario) -> Outcome {
+    holds_within(scenario, None)
+}
+
+/// With so many preemptions at most.
+fn holds_within(scenario: Scenario, preemptions: Option<u8>) -> Outcome {
+    let outcome = scenario.explore(&Search { time: Duration::from_secs(600), preemptions, ..Search::default() });
+    println!("{scenario}: {} states, {:.1?}", outcome.states, outcome.time);
+    match &outcome.verdict {
+        Verdict::Holds => outcome,
+        Verdict::Broken(broken) => panic!("{scenario}: {}\n{}", broken.what, broken.trace),
+        Verdict::Unfinished(why) => panic!("{scenario}: {why}"),
+    }
+}
+
+fn of(lock: Lock, (cpus, acquires): (usize, usize), usage: Usage) -> Scenario {
+    Scenario::new(lock, cpus, acquires).used(usage).waiting(Waiting::Sleepers)
+}
+
+#[test]
+fn the_same_lock_again() {
+    let _watchdog = Watchdog::after(Duration::from_secs(1200), "the same lock again");
+    for lock in LOCKS {
+        for size in [(1, 1), (2, 1), (2, 2)] {
+            holds(of(lock, size, Usage::Again));
+        }
+    }
+}
+
+#[test]
+fn a_circle_of_two() {
+    let _watchdog = Watchdog::after(Duration::from_secs(1200), "a circle of two");
+    for lock in LOCKS {
+        holds(of(lock, (2, 1), Usage::Circle));
+        // Whoever closes it finds it at its first look.
+        holds(of(lock, (2, 1), Usage::Once));
+    }
+}
+
+#[test]
+fn a_circle_of_three() {
+    let _watchdog = Watchdog::after(Duration::from_secs(1200), "a circle of three");
+    holds_within(of(Lock::TestAndSet, (3, 1), Usage::Once), Some(2));
+    holds_within(of(Lock::Native, (3, 1), Usage::Once), Some(2));
+}
+
+#[test]
+fn the_same_order_is_no_circle() {
+    let _watchdog = Watchdog::after(Duration::from_secs(1200), "the same order");
+    for lock in LOCKS {
+        holds(of(lock, (2, 1), Usage::Ordered));
+    }
+}
+
+#[test]
+fn an_interrupt_wants_the_lock_of_whom_it_interrupts() {
+    let _watchdog = Watchdog::after(Duration::from_secs(1200), "interrupts");
+    for lock in LOCKS {
+        holds(of(lock, (1, 1), Usage::Alone).interrupted(1, Handler::Same));
+    }
+}
