@@ -3,8 +3,10 @@
 #[path = "oracle/watchdog.rs"]
 mod watchdog;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use qspinlock::machine::Ordering;
 use qspinlock_vm::check::{Handler, Lock, Outcome, Scenario, Search, Usage, Verdict, Waiting};
 use watchdog::Watchdog;
 
@@ -69,5 +71,19 @@ fn an_interrupt_wants_the_lock_of_whom_it_interrupts() {
     let _watchdog = Watchdog::after(Duration::from_secs(1200), "interrupts");
     for lock in LOCKS {
         holds(of(lock, (1, 1), Usage::Alone).interrupted(1, Handler::Same));
+    }
+}
+
+/// That whoever closes a circle finds it at once rests on one fence.
+#[test]
+fn without_the_fence_a_circle_is_missed() {
+    let _watchdog = Watchdog::after(Duration::from_secs(1200), "no fence");
+    for lock in [Lock::Native, Lock::TestAndSet] {
+        let orders = HashMap::from([("detect.fence", Ordering::AcqRel)]);
+        let search = Search { time: Duration::from_secs(600), orders, ..Search::default() };
+        match of(lock, (2, 1), Usage::Once).explore(&search).verdict {
+            Verdict::Broken(broken) => assert!(broken.what.starts_with("hang"), "{}", broken.what),
+            other => panic!("{other:?}"),
+        }
     }
 }
