@@ -295,7 +295,7 @@ fn planted_bugs_of_sleepers_are_noticed() {
 fn planted_bugs_of_halting_are_noticed() {
     let _watchdog = Watchdog::arm("planted_bugs_of_halting_are_noticed", Duration::from_secs(300));
     planted_in::<Paravirt>("a kick is lost", "hang", |step, rng| sometimes(step, "kick", rng, None));
-    planted_in::<Paravirt>("a wake-up is lost", "hang", |step, rng| sometimes(step, "turn.wake", rng, None));
+    planted_in::<Paravirt>("a wake-up is lost", "asleep", |step, rng| sometimes(step, "turn.wake", rng, None));
     planted_in::<Paravirt>("a mark is lost", "asleep", |step, rng| sometimes(step, "word.mark-slow", rng, None));
     planted_in::<Paravirt>("a promotion is lost", "nobody is the head", |step, rng| {
         sometimes(step, "turn.promote", rng, None)
