@@ -29,6 +29,8 @@ struct Want {
     circles: Vec<Circle>,
     /// Waits of a circle that its last look has to find: unless one of them ends.
     must_find: Option<Vec<(usize, u32)>>,
+    /// Waits of others which it closed a circle with when it began: then its only look has to find that.
+    closes: Option<Vec<(usize, u32)>>,
 }
 
 /// What is held, wanted and recorded.
@@ -186,6 +188,23 @@ impl Truth {
         }
     }
 
+    /// The others in a circle that a CPU closes by waiting for a lock, if all that they do is recorded, and what it holds is.
+    fn closed(&self, me: usize, lock: usize) -> Option<Vec<(usize, u32)>> {
+        let (mut waits, mut wanted): (Vec<(usize, u32)>, _) = (Vec::new(), lock);
+        loop {
+            let next = self.owners[wanted]?.cpu;
+            if next == me {
+                let is_recorded = self.names[me].contains(&(Vm::name_of(wanted) as u32));
+                return (is_recorded && !waits.is_empty()).then_some(waits);
+            }
+            if !self.is_noted(next, wanted) || waits.iter().any(|&(seen, _)| seen == next) {
+                return None;
+            }
+            waits.push((next, self.waits[next]));
+            wanted = self.published(next)?;
+        }
+    }
+
     /// A context begins to look for circles.
     fn looks(&mut self, who: Context) -> Result<(), String> {
         self.has_looked(who)?;
@@ -216,7 +235,15 @@ impl Truth {
     }
 
     pub(crate) fn begins(&mut self, who: Context, lock: usize, is_long: bool) {
-        let want = Want { who, lock, is_long, is_done: false, circles: Vec::new(), must_find: None };
+        let want = Want {
+            who,
+            lock,
+            is_long,
+            is_done: false,
+            circles: Vec::new(),
+            must_find: None,
+            closes: self.closed(who.cpu, lock),
+        };
         self.wants[who.cpu].push(want);
         self.changed(who.cpu);
     }
@@ -262,6 +289,9 @@ impl Truth {
         let want = self.wants[who.cpu].last().expect("it began");
         if want.is_done {
             return Err(format!("{who:?} has lock {}, and was told that its time is over", want.lock));
+        }
+        if want.closes.as_ref().is_some_and(|waits| waits.iter().all(|&(cpu, wait)| self.waits[cpu] == wait)) {
+            return Err(format!("missed: {who:?} has closed a circle, {:?}", self.circles(who.cpu)));
         }
         let chain = self.chain(who.cpu);
         self.is_unseen |= chain.iter().any(|&(_, lock)| {
