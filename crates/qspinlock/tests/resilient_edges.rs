@@ -2,7 +2,7 @@
 //!
 //! Slots and reports belong to the process, so these tests take turns.
 
-#![cfg(unix)]
+#![cfg(target_os = "linux")]
 
 #[path = "support/watchdog.rs"]
 mod watchdog;
@@ -237,7 +237,7 @@ fn a_thread_past_its_exit_hook() {
         if round < 3 {
             // Once more: hooks of a round come in any order.
             // SAFETY: the key is there.
-            unsafe { libc::pthread_setspecific(KEY.load(Ordering::Relaxed), (round + 1) as *const libc::c_void) };
+            unsafe { libc::pthread_setspecific(KEY.load(Ordering::Relaxed), std::ptr::without_provenance(round + 1)) };
             return;
         }
         let guard = LOCK.lock().expect("it is free");
@@ -253,12 +253,20 @@ fn a_thread_past_its_exit_hook() {
     let mut key: libc::pthread_key_t = 0;
     // SAFETY: `key` is live, and the hook is a function for as long as the program.
     assert_eq!(unsafe { libc::pthread_key_create(&raw mut key, Some(late)) }, 0);
+<<<<<<< HEAD
     #[allow(clippy::unnecessary_cast, reason = "the C library says which integer")]
     KEY.store(key as u32, Ordering::Relaxed);
     let thread = std::thread::spawn(move || {
         *LOCK.lock().unwrap() += 1;
         // SAFETY: the key is there.
         unsafe { libc::pthread_setspecific(key, std::ptr::dangling()) };
+=======
+    KEY.store(key, Ordering::Relaxed);
+    let thread = std::thread::spawn(move || {
+        *LOCK.lock().unwrap() += 1;
+        // SAFETY: the key is there.
+        unsafe { libc::pthread_setspecific(key, std::ptr::without_provenance(1)) };
+>>>>>>> 7e72ae4 (Clippy)
     });
     thread.join().expect("it ends");
     assert_eq!(TOLD.load(Ordering::Relaxed), 1);
