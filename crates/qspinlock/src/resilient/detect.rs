@@ -13,9 +13,9 @@
 //!
 //! # All that lasts
 //! A CPU publishes its wait, then fences, then looks. Of those in a circle the last to publish sees all others. So the
-//! circle is found when it closes, at that one's first look, whoever waits how; or, if a handler of one of them waited for something
-//! else just then, at the next look of one of them. A CPU that holds nothing can be in no
-//! circle, and publishes nothing.
+//! circle is found when it closes, at that one's first look, whoever waits how; or, if a handler of one of them waited
+//! for something else just then, at the next look of one of them. A CPU that holds nothing can be in no circle, and
+//! publishes nothing.
 //!
 //! One thing is left to the clock: an interrupt that arrives between an owner's claim and its note of it, or between
 //! its note and its release, and then waits for another lock. Others cannot know whether that CPU holds the lock. If

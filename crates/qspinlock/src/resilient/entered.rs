@@ -8,13 +8,15 @@ use crate::queue::Cpu;
 /// A CPU and an entry in its record. Or, without a CPU number, neither.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entered {
-    /// [`NOBODY`](Self::NOBODY): no CPU.
+    /// No CPU: [`NOBODY`](Self::NOBODY), or [`ANOTHER`](Self::ANOTHER).
     cpu: u32,
     at: At,
 }
 
 impl Entered {
     const NOBODY: u32 = u32::MAX;
+    /// One that is another's by now.
+    const ANOTHER: u32 = u32::MAX - 1;
 
     /// No CPU, and so no room.
     const NOWHERE: Self = Self { cpu: Self::NOBODY, at: At::BEYOND };
@@ -42,7 +44,7 @@ impl Entered {
         match m.mine() {
             Some((cpu, record)) => Self::new(cpu, record.push(m, name, place)),
             None => {
-                m.enter_unrecorded();
+                m.enter_unnumbered();
                 Self::NOWHERE
             }
         }
@@ -53,7 +55,7 @@ impl Entered {
     #[inline]
     pub(super) fn find<M: Recorder>(m: &M, name: usize) -> Option<Self> {
         let recorded = m.mine().and_then(|(cpu, record)| record.find(name).map(|at| Self::new(cpu, at)));
-        recorded.or_else(|| m.unrecorded().is_none().then_some(Self::NOWHERE))
+        recorded.or_else(|| m.is_unnumbered().then_some(Self::NOWHERE))
     }
 
     /// It is held now.
@@ -64,11 +66,12 @@ impl Entered {
         }
     }
 
-    /// It is about to be released.
+    /// It is about to be released. Where it is, for [`remove`](Self::remove).
     #[inline]
-    pub(super) fn leave<M: Recorder>(self, m: &M, name: usize) {
-        if let Some((record, at)) = self.recorded(m) {
-            record.leave(name, at);
+    pub(super) fn leave<M: Recorder>(self, m: &M, name: usize) -> Self {
+        match self.recorded(m) {
+            Some((record, at)) if !record.leave(name, at) => Self { cpu: Self::ANOTHER, at: At::BEYOND },
+            _ => self,
         }
     }
 
@@ -85,7 +88,8 @@ impl Entered {
     fn forget<M: Recorder>(self, m: &M) {
         match self.get() {
             Some((cpu, _)) => m.record(cpu).forget_beyond(),
-            None => m.leave_unrecorded(),
+            None if self.cpu == Self::ANOTHER => m.leave_orphaned(),
+            None => m.leave_unnumbered(),
         }
     }
 }

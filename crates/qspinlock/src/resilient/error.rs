@@ -19,8 +19,8 @@ pub enum LockErrorKind {
     /// The caller holds the lock already; or its owner waits for another lock, and so on round to one that the caller
     /// holds: a circle of up to [`LONGEST`](super::LONGEST) CPUs. Nobody in it would ever have gone on.
     ///
-    /// Each such error is true, but for one thing that a program can do: forget a guard and then *move* the lock that it was
-    /// of. Another lock that comes to stand in its place may be taken for it.
+    /// Each such error is true, but for one thing that a program can do: forget a guard and then *move* the lock that
+    /// it was of. Another lock that comes to stand in its place may be taken for it.
     #[doc(alias = "EDEADLK")]
     Deadlock,
     /// The time is over. The owner takes long, has gone without unlocking, or waits for somebody outside of what

@@ -145,7 +145,7 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
     /// Releases what was entered.
     #[inline]
     pub(super) fn exit(&self, m: &M, entered: Entered) {
-        entered.leave(m, m.name(&self.word));
+        let entered = entered.leave(m, m.name(&self.word));
         m.signal_fence();
         S::release(m, &self.word);
         m.signal_fence();
@@ -183,9 +183,9 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
         result
     }
 
-    /// The lock is about to go: takes it out of the records of those who have forgotten their guards, and what waiters that
-    /// gave up have left out of its queue. Otherwise another lock that comes to stand in this place would be taken for
-    /// it. A lock that is *moved* after its guard was forgotten has that happen: do not.
+    /// The lock is about to go: takes it out of the records of those who have forgotten their guards, and what waiters
+    /// that gave up have left out of its queue. Otherwise another lock that comes to stand in this place would be taken
+    /// for it. A lock that is *moved* after its guard was forgotten has that happen: do not.
     pub fn forget_on(&mut self, m: &M) {
         if self.word.peek() != Value::FREE {
             forget(m, m.name(&self.word));

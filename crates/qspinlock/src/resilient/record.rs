@@ -94,17 +94,25 @@ pub unsafe trait Recorder: Machine + Sized {
         core::ptr::from_ref(word).addr()
     }
 
-    /// How often a lock was taken, so far, by who has no CPU number, and so no record; `None` while anybody holds such a
-    /// lock.
+    /// How often, so far, a lock came to be held that is in no record; `None` while any is. By who has no CPU number,
+    /// or had one, which is somebody else's now.
     fn unrecorded(&self) -> Option<u32> {
         Some(0)
     }
 
+    /// Whether anybody holds a lock who had no CPU number when it took it.
+    fn is_unnumbered(&self) -> bool {
+        false
+    }
+
     /// Who has no CPU number is about to try a lock.
-    fn enter_unrecorded(&self) {}
+    fn enter_unnumbered(&self) {}
 
     /// It has released that lock, or has not got it.
-    fn leave_unrecorded(&self) {}
+    fn leave_unnumbered(&self) {}
+
+    /// Somebody has released a lock whose CPU number was somebody else's by then.
+    fn leave_orphaned(&self) {}
 
     /// How long a lock waits that was not told otherwise, in nanoseconds.
     #[doc(alias = "RES_DEF_TIMEOUT")]
@@ -311,12 +319,14 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
         self.entries.get(at.index()?)
     }
 
-    /// The lock is about to be released.
+    /// The lock is about to be released. False if it is not entered there: its CPU's number is another's now.
     #[inline]
-    pub(super) fn leave(&self, name: usize, at: At) {
-        if let Some(entry) = self.at(at) {
+    pub(super) fn leave(&self, name: usize, at: At) -> bool {
+        let entry = self.at(at).filter(|entry| entry.lock.load(OWN) == name);
+        if let Some(entry) = entry {
             entry.lock.store(name | UNSURE, LEAVE);
         }
+        entry.is_some()
     }
 
     /// The lock has been released, or was not to be had.

@@ -12,7 +12,8 @@ use crate::slowpath::{Fallible, Vigil};
 use crate::word::LockWord;
 
 /// When a waiter looks for a deadlock, in nanoseconds. Also before it sleeps for the first time. Each later look comes
-/// after twice as long, up to 50 ms: a deadlock is found at the first one, and the others see to what had been in the way of that.
+/// after twice as long, up to 50 ms: a deadlock is found at the first one, and the others see to what had been in the
+/// way of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Looks {
     /// The first look comes after so long. Waits that are over before cost nothing.

@@ -76,7 +76,8 @@ pub unsafe trait Fallible<M: Machine>: SlowPath<M, Error = Infallible> {
         word.barge()
     }
 
-    /// The lock goes, held by nobody who could release it: nobody waits for it, but those who gave up may have left nodes in its queue.
+    /// The lock goes, held by nobody who could release it: nobody waits for it, but those who gave up may have left
+    /// nodes in its queue.
     fn bury(_m: &M, _word: &LockWord<M::Cell>) {}
 }
 

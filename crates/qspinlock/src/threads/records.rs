@@ -22,13 +22,16 @@ static ORPHANS: AtomicU64 = AtomicU64::new(0);
 /// Locks that are held and in no record: how many, and in the upper half how many there have been.
 static UNRECORDED: AtomicU64 = AtomicU64::new(0);
 
+/// How many of those are held by threads without a slot.
+static UNNUMBERED: AtomicU32 = AtomicU32::new(0);
+
 fn unrecorded(locks: u32) {
     UNRECORDED.fetch_add(u64::from(locks) * (1 << 32 | 1), Ordering::Relaxed);
 }
 
 /// How many resilient locks were still held by threads when these ended, since the process started; in the child of a
-/// `fork` also by threads that are not there. Nobody will ever release them; who waits for one is told so by time. A
-/// thread that ends so keeps its slot: a guard in a thread-local variable may yet be dropped.
+/// `fork` also by threads that are not there. Mostly nobody will ever release them, and who waits for one is told so by
+/// time; but a guard in a thread-local variable may yet be dropped.
 #[must_use]
 pub fn locks_left_behind() -> u64 {
     ORPHANS.load(Ordering::Relaxed)
@@ -40,21 +43,19 @@ pub(super) fn is_used(slot: u32) {
     USED.fetch_max(slot + 1, Ordering::AcqRel);
 }
 
-/// The thread of a slot ends. Whether it holds nothing, so that another one may have the slot.
-pub(super) fn owner_ends(slot: u32) -> bool {
-    let held = RECORDS[slot as usize].held();
-    ORPHANS.fetch_add(held.into(), Ordering::Relaxed);
-    held == 0
+/// The thread of a slot ends.
+pub(super) fn owner_ends(slot: u32) {
+    let held = RECORDS[slot as usize].clear();
+    if held > 0 {
+        unrecorded(held);
+        ORPHANS.fetch_add(held.into(), Ordering::Relaxed);
+    }
 }
 
 /// In the child of a `fork`: of all threads only that of slot `mine` is left. What the others held is left behind.
 #[cfg(unix)]
 pub(super) fn others_are_gone(mine: Option<u32>) {
-    for slot in (0..USED.load(Ordering::Relaxed)).filter(|&slot| mine != Some(slot)) {
-        let held = RECORDS[slot as usize].clear();
-        unrecorded(held);
-        ORPHANS.fetch_add(held.into(), Ordering::Relaxed);
-    }
+    (0..USED.load(Ordering::Relaxed)).filter(|&slot| mine != Some(slot)).for_each(owner_ends);
 }
 
 #[cold]
@@ -62,8 +63,8 @@ fn first_use(m: &Threads) -> Option<(Cpu, &AtomicRecord)> {
     m.here().map(|cpu| (cpu, m.record(cpu)))
 }
 
-// SAFETY: a static table; addresses of locks are distinct, aligned to 4, and not 0; a slot passes to another thread only
-// with an empty record.
+// SAFETY: a static table; addresses of locks are distinct, aligned to 4, and not 0; a record is cleared when its thread
+// ends, and what it held is counted.
 #[allow(unsafe_code, reason = "promises distinct records")]
 unsafe impl Recorder for Threads {
     type Name = AtomicName;
@@ -94,13 +95,24 @@ unsafe impl Recorder for Threads {
         (both as u32 == 0).then_some((both >> 32) as u32)
     }
 
+    fn is_unnumbered(&self) -> bool {
+        UNNUMBERED.load(Ordering::Relaxed) > 0
+    }
+
     #[cold]
-    fn enter_unrecorded(&self) {
+    fn enter_unnumbered(&self) {
+        UNNUMBERED.fetch_add(1, Ordering::Relaxed);
         unrecorded(1);
     }
 
     #[cold]
-    fn leave_unrecorded(&self) {
+    fn leave_unnumbered(&self) {
+        UNNUMBERED.fetch_sub(1, Ordering::Relaxed);
+        self.leave_orphaned();
+    }
+
+    #[cold]
+    fn leave_orphaned(&self) {
         UNRECORDED.fetch_sub(1, Ordering::Relaxed);
     }
 

@@ -79,13 +79,14 @@ fn first_use() -> Option<Cpu> {
     }
 }
 
-/// The thread ends: its slot is free for another (unless it holds a resilient lock), and if it still takes locks (in a later exit hook) it waits without
+/// The thread ends: its slot is free for another, and if it still takes locks (in a later exit hook) it waits without
 /// a node. It is not waiting now, so no queue names its nodes, but for a late reader.
 pub(super) fn thread_ends() {
     let number = MINE.with(|mine| mine.swap(GONE, Ordering::Relaxed));
     // A handler from here on must find no slot: this one is about to be another thread's.
     signal_fence();
-    if number != NONE && number != GONE && records::owner_ends(number - 1) {
+    if number != NONE && number != GONE {
+        records::owner_ends(number - 1);
         TABLE.give_back(number - 1);
     }
 }
