@@ -339,6 +339,69 @@ fn a_guard_is_dropped_when_its_thread_has_ended() {
     ends.join().expect("it ends");
 }
 
+/// Who holds a lock without a number is in no record. A handler whose own context is about to take that lock must not take
+/// it for the owner.
+#[test]
+fn an_owner_without_a_number_is_not_the_one_that_was_interrupted() {
+    static KEY: AtomicU32 = AtomicU32::new(0);
+    static HELD: ResilientMutex<u32> = ResilientMutex::new(0);
+    static ROUND: AtomicU32 = AtomicU32::new(0);
+    static IS_HELD: Barrier = Barrier::new(2);
+    static RELEASE: Barrier = Barrier::new(2);
+    static TOLD: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn late(value: *mut libc::c_void) {
+        if ROUND.fetch_add(1, Ordering::Relaxed) < 2 {
+            // SAFETY: the key is there.
+            unsafe { libc::pthread_setspecific(KEY.load(Ordering::Relaxed) as libc::pthread_key_t, value) };
+            return;
+        }
+        let guard = HELD.lock().expect("it is free");
+        IS_HELD.wait();
+        RELEASE.wait();
+        drop(guard);
+    }
+    extern "C" fn handler(_: i32) {
+        let error = HELD.lock_within(Duration::from_millis(20)).map(drop);
+        TOLD.store(if error.is_err_and(LockError::is_timeout) { 1 } else { 2 }, Ordering::Relaxed);
+    }
+    let (_turn, _watchdog) = turn("an_owner_without_a_number_is_not_the_one_that_was_interrupted");
+    let mut key: libc::pthread_key_t = 0;
+    // SAFETY: `key` is live, and the hook is a function for as long as the program.
+    assert_eq!(unsafe { libc::pthread_key_create(&raw mut key, Some(late)) }, 0);
+    #[allow(clippy::unnecessary_cast, reason = "the C library says which integer")]
+    KEY.store(key as u32, Ordering::Relaxed);
+    // SAFETY: a zeroed action with a handler of the right type, that does what a handler may.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as *const () as usize;
+        assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
+    }
+    let holds = std::thread::spawn(move || {
+        let _ = Threads.here();
+        // SAFETY: the key is there.
+        unsafe { libc::pthread_setspecific(key, std::ptr::dangling()) };
+    });
+    IS_HELD.wait();
+    in_thread(|| {
+        // SAFETY: no preconditions.
+        let me = unsafe { libc::pthread_self() };
+        std::thread::scope(|s| {
+            s.spawn(move || {
+                std::thread::sleep(Duration::from_millis(20));
+                // SAFETY: it waits, below.
+                assert_eq!(unsafe { libc::pthread_kill(me, libc::SIGUSR1) }, 0);
+                while TOLD.load(Ordering::Relaxed) == 0 {
+                    std::thread::yield_now();
+                }
+                RELEASE.wait();
+            });
+            *HELD.lock_within(Duration::from_secs(60)).expect("it is released in the end") += 1;
+        });
+    });
+    assert_eq!(TOLD.load(Ordering::Relaxed), 1, "no deadlock");
+    holds.join().expect("it ends");
+}
+
 /// Runs `child` in a child process, with an alarm, and waits for its end.
 fn in_child(child: impl FnOnce()) {
     // SAFETY: the child does what it can do after a fork: glibc's allocator works there, and so do threads.
