@@ -30,6 +30,8 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("parking/sleepers.rs", ".load("),
     ("parking/list.rs", ".load("),
     ("raw.rs", "unsafe {"),
+    ("resilient/record.rs", ".load("),
+    ("resilient/mutex.rs", "unsafe {"),
 ];
 
 pub(crate) fn check() -> Step {

@@ -49,6 +49,12 @@ impl Access {
         Self { name, order: Ordering::Release, pairs }
     }
 
+    /// A fence over all locations: of two CPUs that each write something, fence, and then read what the other wrote, one at
+    /// least sees it.
+    pub const fn fence(name: &'static str, pairs: &'static str) -> Self {
+        Self { name, order: Ordering::SeqCst, pairs }
+    }
+
     /// A read-modify-write that acquires what it reads and releases what it writes.
     pub const fn acq_rel(name: &'static str, pairs: &'static str) -> Self {
         Self { name, order: Ordering::AcqRel, pairs }

@@ -34,11 +34,8 @@ use crate::word::LockWord;
 /// handler.
 pub const LONGEST: usize = 128;
 
-const FENCE: Access = Access {
-    name: "detect.fence",
-    order: crate::machine::Ordering::SeqCst,
-    pairs: "itself: of two CPUs that publish a wait and then look, one at least sees the other",
-};
+const FENCE: Access =
+    Access::fence("detect.fence", "itself: of two CPUs that publish a wait and then look, one at least sees the other");
 
 /// One CPU in a circle: it wants a lock, which the next one holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
