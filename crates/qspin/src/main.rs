@@ -11,6 +11,7 @@ mod ui;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use qspinlock::resilient::{self, Policy};
 
 use crate::failure::Failure;
 
@@ -45,6 +46,8 @@ enum Demo {
 }
 
 fn main() -> ExitCode {
+    // How resilient locks fail is what the commands are about, and not the environment's to say.
+    resilient::set_policy(Policy::DEFAULT).expect("the default is sensible");
     let command = Cli::parse().command;
     match environment().and_then(|()| run(command)) {
         Ok(code) => code,

@@ -278,10 +278,7 @@ fn a_lost_kick_is_caught() {
 #[test]
 fn wrong_usage_is_told_what_is_right() {
     for (args, told) in [
-        (
-            &["--lock", "nativ"][..],
-            "native, paravirt, parking, parking-exact, chosen, chosen-by-load, test-and-set, std",
-        ),
+        (&["--lock", "nativ"][..], "native, paravirt, parking, parking-exact, chosen, chosen-by-load, resilient, "),
         (&["--lock", ""], "native"),
         (&["--threads", "0"], "1..=1024"),
         (&["--threads", "5000"], "1..=1024"),

@@ -14,8 +14,8 @@ use crate::threads::Threads;
 /// The raw lock of [`Mutex`]: 4 bytes, for the threads of a process.
 pub type RawMutex = RawSpinLock<Threads, Chosen>;
 
-/// A mutual exclusion lock for the threads of a process: 4 bytes beside the data. Waiters spin a little, yield, and sleep;
-/// unless the program or its user has [chosen](crate::configure) another slow path for all of them.
+/// A mutual exclusion lock for the threads of a process: 4 bytes beside the data. Waiters spin a little, yield, and
+/// sleep; unless the program or its user has [chosen](crate::configure) another slow path for all of them.
 ///
 /// A `lock_api` mutex, with its whole interface: `lock`, `try_lock`, `try_lock_for`, `is_locked`, mapped guards, fair
 /// unlocks. It has no poisoning: a panic under the guard unlocks. [`Condvar`](crate::Condvar) goes with it.
@@ -46,9 +46,9 @@ pub type RawMutex = RawSpinLock<Threads, Chosen>;
 /// owner waits for the one that the interrupted thread waits for: that thread may be the one that was woken.
 ///
 /// # `fork`
-/// In the child, locks that other threads held stay locked. A lock that the forking thread held can be unlocked there and
-/// used: those who waited in the parent are passed over. If one of them was about to be granted it, the first `lock`
-/// takes the grant; until then `try_lock` fails.
+/// In the child, locks that other threads held stay locked. A lock that the forking thread held can be unlocked there
+/// and used: those who waited in the parent are passed over. If one of them was about to be granted it, the first
+/// `lock` takes the grant; until then `try_lock` fails.
 pub type Mutex<T> = lock_api::Mutex<RawMutex, T>;
 
 /// Unlocks a [`Mutex`] when dropped. Not `Send` (see [`SendMutex`]); `Sync` if the data is.
@@ -82,6 +82,9 @@ pub type SpinMutex<T> = lock_api::Mutex<RawSpinLock<Threads>, T>;
 
 /// A mutual exclusion lock whose `lock` fails instead of waiting for ever, for the threads of a process.
 ///
+/// It has no poisoning: a panic under the guard unlocks. A wrapper around `lock` is best `#[track_caller]`, so that
+/// reports show where it was called.
+///
 /// ```
 /// use qspinlock::ResilientMutex;
 /// static A: ResilientMutex<u32> = ResilientMutex::new(0);
@@ -89,7 +92,9 @@ pub type SpinMutex<T> = lock_api::Mutex<RawSpinLock<Threads>, T>;
 /// let a = A.lock()?;
 /// let error = A.lock().unwrap_err();
 /// assert!(error.is_deadlock());
-/// println!("{}", error.report().unwrap());
+/// if let Some(report) = error.report() {
+///     println!("{report}");
+/// }
 /// # Ok::<(), qspinlock::LockError>(())
 /// ```
 pub type ResilientMutex<T> = resilient::Mutex<Threads, Chosen, T>;

@@ -299,8 +299,9 @@ fn resilient_test_and_set() {
 /// What is wrong, and words of the complaint that it must cause.
 fn noticed(what: &str, complaint: &str, sabotage: Sabotage) {
     let mut complaints = (0..4000).filter_map(|seed| {
-        let setup = Setup { sabotage: Some(sabotage), ..setup::<Native>(seed, 3 + seed as usize / 3 % 6, 0, 20) };
-        let kind = [planted::<Native>, wild::<Native>, wild_held_up::<Native>][seed as usize % 3];
+        let setup = Setup { sabotage: Some(sabotage), ..setup::<Native>(seed, 3 + seed as usize / 4 % 6, 0, 20) };
+        let kinds: [Kind; 4] = [planted::<Native>, wild::<Native>, wild_held_up::<Native>, in_turns::<Native>];
+        let kind = kinds[seed as usize % 4];
         kind(setup).err()
     });
     let found = complaints.any(|failure| failure.what.contains(complaint));

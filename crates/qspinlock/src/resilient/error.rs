@@ -17,7 +17,8 @@ pub struct LockError {
 #[non_exhaustive]
 pub enum LockErrorKind {
     /// The caller holds the lock already; or its owner waits for another lock, and so on round to one that the caller
-    /// holds: a circle of up to [`LONGEST`](super::LONGEST) CPUs. Nobody in it would ever have gone on.
+    /// holds: a circle of up to [`LONGEST`](super::LONGEST) CPUs. Nobody in it would have gone on before one of them
+    /// gives up.
     ///
     /// Each such error is true, but for one thing that a program can do: forget a guard and then *move* the lock that
     /// it was of. Another lock that comes to stand in its place may be taken for it.
@@ -52,8 +53,8 @@ impl LockError {
         matches!(self.kind, LockErrorKind::TimedOut)
     }
 
-    /// Who holds what and wants what, as it was then. `None` if so many errors have come since that it is no longer
-    /// known ([`KEPT`](crate::atomic::reports::KEPT)).
+    /// Who holds what and wants what, as it was then. `None` if so many errors have come since, or just then, that it
+    /// is not known ([`KEPT`](crate::atomic::reports::KEPT)).
     ///
     /// It tells addresses and places in the source, and follows no pointer to a lock: the locks may be gone.
     #[must_use]

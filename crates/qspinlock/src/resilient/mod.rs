@@ -23,7 +23,9 @@
 //! Every wait is bounded, and one that fails leaves no trace: those who wait keep their places and their order, whoever
 //! leaves from among them. The bound is each waiter's own, wherever it stands: it does not have to be told by the one
 //! before it. How it leaves is the slow path's to say: `slowpath/leaving.rs`, [`parking`](crate::slowpath::parking),
-//! [`paravirt`](crate::slowpath::paravirt).
+//! [`paravirt`](crate::slowpath::paravirt). Where waiters sleep, the node of one that gave up stays in the queue until
+//! the owner unlocks, or the lock goes. A CPU has three for this; with all of them left behind in queues that stand
+//! still, its next wait is beside the queue, with looks at growing distances.
 //!
 //! Later than its limit a waiter is by as much as it takes to be scheduled, and by a microsecond. If the clock stands
 //! still, looks are counted instead; a spinning wait ends after some hundred thousand of them.
@@ -35,8 +37,12 @@
 //!
 //! # What it sees
 //! Each CPU (in user space, each thread) records which resilient locks it holds and which one it waits for
-//! (`record.rs`). Up to [`ENTRIES`] at a time; with more, a deadlock through those that had no room ends by time. So
-//! does one in which anything else takes part: a plain lock, a channel, a thread that one joins.
+//! (`record.rs`). What it does not see ends by time:
+//! * deadlocks in which anything else takes part: a plain lock, a channel, a thread that one joins;
+//! * through locks that had no room in a record: it has [`ENTRIES`]. So a host limits what a guest may hold;
+//! * through a CPU whose interrupt waits for another lock, having come between two instructions of an acquire or a
+//!   release: others cannot tell whether that CPU has the first one;
+//! * circles of more than [`LONGEST`] CPUs.
 //!
 //! Who holds nothing publishes nothing and looks for nothing: in a program that holds one lock at a time, detection
 //! costs an entry, written and taken back. It is written by its own CPU alone, to lines that nobody else reads unless
@@ -53,9 +59,6 @@
 //! about to take the same lock, the handler waits beside the queue. And a waiter that was interrupted holds nobody up:
 //! a lock that stays free is taken by whoever waits for it, in order or not.
 //!
-//! One case is left to the clock: a handler that interrupts an acquire or a release in the middle, between two
-//! instructions, and then waits for *another* lock. Others can not tell whether that CPU holds the first one.
-//!
 //! # Bypass
 //! Over [`Parking`](crate::slowpath::Parking) no waiter is ever *handed* the lock, as a plain one is after some turns
 //! in vain: it might have been interrupted, and nobody would know that it has it. So a waiter may be passed more often,
@@ -63,7 +66,10 @@
 //!
 //! # In a host of extensions
 //! Guests know locks by numbers, and get numbers back. The guards are the host's, in a table for each run: what is left
-//! in it when the run is over, however that came, is released; and nothing can be unlocked that is not in it.
+//! in it when the run is over, however that came, is released; and nothing can be unlocked that is not in it. The host
+//! says `set_policy(Policy::DEFAULT)` first, so that no environment makes panics of errors; limits how many locks a run
+//! may hold; and takes a report as something that may be missing: those of the last errors are kept for all threads
+//! together.
 //!
 //! ```
 //! # #[cfg(all(feature = "std", feature = "lock_api"))] {

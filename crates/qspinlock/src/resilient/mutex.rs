@@ -69,8 +69,8 @@ impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized> Mutex<M, S, T> {
         self.raw.0.enter(&M::MACHINE, M::limit).map(|entered| self.guard(entered))
     }
 
-    /// The same, with a limit of its own. With zero it tries once; what does not fit into 64 bits of nanoseconds (584
-    /// years) is as good as no limit.
+    /// The same, with a limit of its own. With zero it tries once, and says whether it was a deadlock; what does not
+    /// fit into 64 bits of nanoseconds (584 years) is as good as no limit.
     ///
     /// # Errors
     /// The same.
@@ -118,7 +118,7 @@ impl<M: GlobalMachine + Recorder, S: Fallible<M>, T> From<T> for Mutex<M, S, T> 
 
 impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized + fmt::Debug> fmt::Debug for Mutex<M, S, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = f.debug_struct("Mutex");
+        let mut out = f.debug_struct("ResilientMutex");
         match self.try_lock() {
             Some(guard) => out.field("data", &&*guard),
             None => out.field("data", &format_args!("<locked>")),

@@ -72,7 +72,7 @@ impl Report {
         self.links.iter().flatten()
     }
 
-    /// How many are in the circle. 1: the caller itself holds what it wants.
+    /// How many are in the circle. 1: the caller itself holds what it wants. 0: its time was over.
     #[must_use]
     pub const fn length(&self) -> usize {
         self.length

@@ -38,6 +38,8 @@ use crate::slowpath::Patience;
 /// A handler may take and release locks that its thread neither holds nor waits for, four handlers deep with a queue node
 /// each. It may also sleep, but not with feature `portable`, nor on systems other than Linux and Android: there sleepers
 /// use mutexes, and a handler may have interrupted its thread inside of one. The C library's `errno` is kept.
+/// [Resilient](crate::resilient) locks it may take whatever its thread holds or waits for: it is told if it cannot have
+/// one. It releases what it took before it returns.
 ///
 /// # Fork
 /// In the child of a `fork` only the forking thread goes on. With [`Parking`](crate::slowpath::Parking)
