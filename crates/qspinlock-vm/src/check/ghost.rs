@@ -57,7 +57,7 @@ impl Ghost {
         name: &str,
         (old, new): (u32, u32),
     ) -> Result<(), String> {
-        let is_held = |value: u32| matches!(value & 0xff, 1 | 3);
+        let is_held = |value: u32| matches!(value & 0xff, 1 | 3 | 4);
         match (is_held(old), is_held(new)) {
             (false, true) => self.owner = cpu as u8 + 1,
             (true, false) => self.owner = 0,

@@ -7,9 +7,9 @@ use super::ghost::{MOST, cpu_of};
 use super::model::MAX_WORDS;
 
 const LOCKED: u32 = 1;
-const SLOW: u32 = 3;
+const SLOW: u32 = 4;
 /// An unlock has found it slow.
-const COUNTED: u32 = 2;
+const COUNTED: u32 = 3;
 const HEAD_AWAKE: u32 = 1 << 8;
 
 /// What a node says of a head that is awake.
@@ -42,8 +42,10 @@ pub(crate) struct Halted {
     starving: bool,
     /// It sleeps, or is about to, and nobody has woken it since.
     asleep: bool,
-    /// A head has given up, and is about to make the next one the head.
-    handing: bool,
+    /// Code of the context that has taken somebody who gave up out of the queue, and is about to make the next one the head.
+    leading: u8,
+    /// Somebody has given up since the lock was marked slow.
+    left: bool,
     /// It has slept since it last rose; and how often it rose, after that, in vain.
     slept: bool,
     vain: u8,
@@ -53,6 +55,11 @@ pub(crate) struct Halted {
     owed: [[u16; MAX_WORDS]; MOST],
     /// For each CPU, bits of the contexts that are in the middle of an unlock.
     unlocking: [u8; MOST],
+}
+
+/// A name for what runs on a CPU, never 0.
+fn code_of((cpu, nesting): (usize, u8)) -> u8 {
+    1 + (cpu * MAX_WORDS) as u8 + nesting
 }
 
 impl Halted {
@@ -69,24 +76,23 @@ impl Halted {
     pub(crate) fn step(
         &mut self,
         promised: Halting,
-        (cpu, nesting): (usize, u8),
+        who: (usize, u8),
         name: &str,
         (old, new): (u32, u32),
     ) -> Result<(), String> {
+        let (cpu, nesting) = who;
         let (was, is) = (old & 0xff, new & 0xff);
-        let by_head = matches!(name, "word.rise" | "word.claim-first" | "word.slow-down" | "word.step-down");
+        let by_head =
+            matches!(name, "word.rise" | "word.claim-first" | "word.slow-down" | "word.step-down" | "word.take-back");
         if by_head && !(self.promoted && self.first() == Some(cpu)) {
             return Err(format!("fifo: cpu {cpu} does as if it were the head, which is {:?}", self.first()));
         }
         match (was, is) {
             (0, LOCKED) if by_head => self.pop(),
             (0, LOCKED) => self.pass(promised, cpu, name)?,
-            (_, 0) if was != 0 => self.release((cpu, nesting), was)?,
-            (SLOW, COUNTED) => {
-                self.unlocking[cpu] |= 1 << nesting;
-                // Whom it may have owed one from before has woken by itself, or the lock would not be slow again.
-                self.owed[cpu][usize::from(nesting)] = 0;
-            }
+            (_, 0) if was != 0 => self.release(who, was)?,
+            (SLOW, COUNTED) => self.unlocking[cpu] |= 1 << nesting,
+            (COUNTED, SLOW) => return Err(format!("wake: cpu {cpu} sleeps, and the unlock has looked for it already")),
             (LOCKED, SLOW) if name == "word.mark-slow" && !self.promoted => {
                 return Err(format!("wake: cpu {cpu} marks a lock slow that has no head"));
             }
@@ -114,11 +120,14 @@ impl Halted {
             }
             "word.step-down" if was != 0 => {
                 self.pop();
-                self.handing = Value::from_bits(new).tail().is_some();
+                self.left |= was != LOCKED;
+                self.leading = if Value::from_bits(new).tail().is_some() { code_of(who) } else { 0 };
             }
             "word.take-back" => self.asleep = false,
             "sleepers.disband" => {
-                self.handing = false;
+                if std::mem::take(&mut self.leading) != code_of(who) {
+                    return Err(format!("fifo: cpu {cpu} leaves the queue empty, and does not lead it"));
+                }
                 if let Some(first) = self.first() {
                     return Err(format!("fifo: cpu {cpu} takes cpu {first} out of the queue"));
                 }
@@ -137,7 +146,7 @@ impl Halted {
             self.slips = [0; MOST];
         }
         (self.promoted, self.risen, self.starving, self.asleep, self.slept) = (false, false, false, false, false);
-        (self.vain, self.handing) = (0, false);
+        (self.vain, self.leading) = (0, 0);
     }
 
     /// Somebody who is not the head takes the lock.
@@ -159,61 +168,73 @@ impl Halted {
 
     /// An unlock, of a lock that is slow if it is not merely locked.
     fn release(&mut self, (cpu, nesting): (usize, u8), was: u32) -> Result<(), String> {
+        let is_led = self.leading != 0 && self.leading != code_of((cpu, nesting));
         match self.first() {
-            Some(first) if !self.promoted && !self.handing => {
+            Some(first) if !self.promoted && !is_led => {
                 return Err(format!("promotion: cpu {cpu} unlocks, and cpu {first} does not know that it is the head"));
             }
             Some(first) if self.asleep => {
                 return Err(format!("wake: cpu {cpu} unlocks as {was} and leaves the head, cpu {first}, asleep"));
             }
+            None if was != LOCKED && !self.left => {
+                return Err(format!("wake: cpu {cpu} unlocks a slow lock without a queue"));
+            }
             _ => {}
         }
         self.unlocking[cpu] &= !(1 << nesting);
+        self.left = false;
         Ok(())
     }
 
     /// The node of this code is made the head, which sleeps on if it does; or is taken out of the queue.
-    pub(crate) fn promoted(&mut self, cpu: usize, code: u16, (old, new): (u32, u32)) -> Result<(), String> {
-        if self.queue[0] == code && old == GONE && !self.promoted {
-            self.pop();
-            return Ok(());
-        }
-        if self.promoted || self.queue[0] != code || old == new {
-            let (to, first) = (cpu_of(code), cpu_of(self.queue[0]));
+    pub(crate) fn promoted(&mut self, who: (usize, u8), code: u16, (old, new): (u32, u32)) -> Result<(), String> {
+        let is_led = self.leading != 0 && self.leading != code_of(who);
+        if self.promoted || is_led || self.queue[0] != code || old == new && old != GONE {
+            let (cpu, to, first) = (who.0, cpu_of(code), cpu_of(self.queue[0]));
             let again = if self.promoted { " again" } else { "" };
             return Err(format!("promotion: cpu {cpu} makes cpu {to} the head{again}; first in line is {first}"));
         }
-        (self.promoted, self.handing) = (true, false);
+        if old == GONE {
+            self.pop();
+            self.leading = code_of(who);
+            return Ok(());
+        }
+        (self.promoted, self.leading) = (true, 0);
         (self.asleep, self.slept) = (new != HEAD, new != HEAD);
         Ok(())
     }
 
-    /// A context has the node of this code say that its head is awake. If it slept, it is owed a kick; if it has given up,
-    /// it is out of the queue.
-    pub(crate) fn woken(&mut self, (cpu, nesting): (usize, u8), code: u16, old: u32) -> Result<(), String> {
+    /// A context has the node of this code say that its head is awake: an unlock, of a head that sleeps, or one that leads the
+    /// queue. If it slept, it is owed a kick; if it has given up, it is out of the queue.
+    pub(crate) fn woken(&mut self, who: (usize, u8), code: u16, old: u32) -> Result<(), String> {
+        let (cpu, nesting) = who;
+        let is_unlocking = self.unlocking[cpu] & 1 << nesting != 0;
+        let (leads, whom) = (self.leading == code_of(who), cpu_of(code));
+        if self.queue[0] != code {
+            return Err(format!("wake: cpu {cpu} wakes who is not the first: {code:#x}"));
+        }
+        if !(leads || is_unlocking && self.promoted) {
+            return Err(format!("wake: cpu {cpu} wakes cpu {whom}, and neither unlocks nor leads the queue"));
+        }
+        if self.promoted && !self.asleep {
+            return Err(format!("wake: cpu {cpu} wakes cpu {whom}, which is awake"));
+        }
+        if old == GONE {
+            self.pop();
+            self.leading = code_of(who);
+            self.left |= is_unlocking;
+            return Ok(());
+        }
         let was_asleep = if self.promoted { HEAD_ASLEEP } else { ASLEEP }.contains(&old);
-        match old {
-            _ if self.queue[0] != code => return Err(format!("wake: cpu {cpu} wakes who is not the first: {code:#x}")),
-            GONE => {
-                let handing = self.handing || self.promoted && self.length > 1;
-                self.pop();
-                self.handing = handing && self.unlocking[cpu] & 1 << nesting == 0;
-                return Ok(());
-            }
-            _ if self.promoted && !(was_asleep && self.asleep) => {
-                return Err(format!("wake: cpu {cpu} wakes cpu {}, which is awake", cpu_of(code)));
-            }
-            _ => {}
+        if self.promoted && !was_asleep {
+            return Err(format!("wake: cpu {cpu} wakes cpu {whom}, whose node says {old}"));
         }
         if !self.promoted {
             self.slept = was_asleep;
         }
-        (self.promoted, self.handing, self.asleep) = (true, false, false);
-        if was_asleep {
-            let owed = &mut self.owed[cpu][usize::from(nesting)];
-            if std::mem::replace(owed, code) != 0 {
-                return Err(format!("kick: cpu {cpu} owes two kicks at a time"));
-            }
+        (self.promoted, self.leading, self.asleep) = (true, 0, false);
+        if was_asleep && std::mem::replace(&mut self.owed[cpu][usize::from(nesting)], code) != 0 {
+            return Err(format!("kick: cpu {cpu} owes two kicks at a time"));
         }
         Ok(())
     }
@@ -235,8 +256,8 @@ impl Halted {
 
     pub(crate) fn bytes(&self, out: &mut Vec<u8>) {
         self.queue[..usize::from(self.length)].iter().for_each(|code| out.extend_from_slice(&code.to_ne_bytes()));
-        let flags = [self.promoted, self.risen, self.starving, self.asleep, self.slept, self.handing];
-        out.push(self.length);
+        let flags = [self.promoted, self.risen, self.starving, self.asleep, self.slept, self.left];
+        out.extend_from_slice(&[self.length, self.leading]);
         out.push(flags.iter().fold(0, |bits, &flag| bits << 1 | u8::from(flag)));
         out.push(self.vain);
         out.extend_from_slice(&self.slips);

@@ -56,9 +56,9 @@ impl Explorer<'_, '_> {
             return Ok(());
         }
         let name = self.name(op.cell);
-        let code = node_code(&name);
+        let (who, code) = ((cpu, state.nesting[cpu]), node_code(&name));
         let verdict = match state.ghosts.iter_mut().find(|ghost| ghost.halted.has(code)) {
-            Some(ghost) => ghost.halted.promoted(cpu, code, (old, new)),
+            Some(ghost) => ghost.halted.promoted(who, code, (old, new)),
             None => Err(format!("promotion: cpu {cpu} promotes {name}, which is in no queue")),
         };
         self.judge(verdict, cpu, op, || format!("{old:#x} -> {new:#x}"))

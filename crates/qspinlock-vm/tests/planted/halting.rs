@@ -26,14 +26,14 @@ pub(crate) enum Bug {
     WakesNobody,
     TouchesAfterWake,
     WakesAfterRelease,
-    ReleaseDoesNotLookAgain,
+    SleepsThoughTold,
     RisesInSecret,
     HeadSleepsAtAFreeLock,
     NeverStarves,
 }
 
 const LOCKED: u32 = 1;
-const SLOW: u32 = 3;
+const SLOW: u32 = 4;
 const AWAKE: u32 = 1 << 8;
 const TAIL: u32 = !0 << 10;
 
@@ -59,6 +59,7 @@ const PROMOTE: Access = Access::relaxed("turn.promote", "turn.doze-off is on the
 const NOD: Access = Access::relaxed("turn.nod", "word.slow-down publishes it");
 const WAKE: Access = Access::relaxed("turn.wake", "sleepers.newest");
 const LOOK: Access = Access::relaxed("turn.look", "the claim acquires");
+const WATCH: Access = Access::relaxed("word.watch", "a claim follows");
 const COUNT: Access = Access::relaxed("sections.count", "the lock orders it");
 
 pub(crate) struct Shared {
@@ -75,6 +76,10 @@ fn bits(cpu: usize) -> u32 {
 
 fn newest(word: u32) -> Option<usize> {
     Value::from_bits(word).tail().map(|tail| tail.cpu().index())
+}
+
+fn is_about_to_be_free(word: u32) -> bool {
+    (LOCKED + 1..SLOW).contains(&(word & 0xff))
 }
 
 fn kick(m: &CheckMachine<'_>, cpu: usize) {
@@ -125,12 +130,15 @@ impl Shared {
                 self.sleep_as(m, state);
             }
             let awake = if bug == Bug::RisesInSecret { 0 } else { AWAKE };
-            if self.claim(m, bug, RISE, |v| Some(v | awake)) {
-                return;
+            let Err(found) = self.claim(m, bug, RISE, |v| Some(v | awake)) else { return };
+            if is_about_to_be_free(found) && bug != Bug::SleepsThoughTold {
+                m.until(&self.word, WATCH, |v| !is_about_to_be_free(v));
+                state = HEAD;
+                continue;
             }
             self.grant[me].store(HEAD_ASLEEP, NOD);
             let starving = if vain > 0 && bug != Bug::NeverStarves { AWAKE } else { 0 };
-            if self.claim(m, bug, SLOW_DOWN, |v| Some(v & !AWAKE | starving | SLOW)) {
+            if self.claim(m, bug, SLOW_DOWN, |v| Some(v & !(AWAKE | 0xff) | starving | SLOW)).is_ok() {
                 return;
             }
             (state, vain) = (HEAD_ASLEEP, 1);
@@ -161,8 +169,14 @@ impl Shared {
         sleeps
     }
 
-    /// The head takes the lock and makes the next one the head, or else changes the word.
-    fn claim(&self, m: &CheckMachine<'_>, bug: Bug, access: Access, or: impl Fn(u32) -> Option<u32>) -> bool {
+    /// The head takes the lock and makes the next one the head, or else changes the word, in which it has found this.
+    fn claim(
+        &self,
+        m: &CheckMachine<'_>,
+        bug: Bug,
+        access: Access,
+        or: impl Fn(u32) -> Option<u32>,
+    ) -> Result<(), u32> {
         let me = m.cpu();
         let is_taken = |v: u32| v & 0xff != 0 || bug == Bug::HeadSleepsAtAFreeLock && access.name == SLOW_DOWN.name;
         let step = |v: u32| match v {
@@ -172,12 +186,12 @@ impl Shared {
         };
         let old = self.word.update(access, step).unwrap_or_else(|old| old);
         if is_taken(old) {
-            return false;
+            return Err(old);
         }
         if newest(old) != Some(me) {
             self.promote(m, bug, self.next(me));
         }
-        true
+        Ok(())
     }
 
     fn promote(&self, m: &CheckMachine<'_>, bug: Bug, next: usize) {
@@ -224,35 +238,28 @@ impl Shared {
             }
             return;
         }
-        loop {
-            let head = match bug {
-                Bug::KicksTheNewest => newest(self.word.load(NEWEST)).expect("a slow lock has a queue"),
-                _ => self.head(),
-            };
-            if bug == Bug::KickBeforeWake {
-                kick(m, head);
-            }
-            if bug != Bug::WakesAfterRelease {
-                self.wake(bug, head);
-            }
-            if bug == Bug::KickBeforeRelease {
-                kick(m, head);
-            }
-            let again = |v: u32| v & 0xff == SLOW && bug != Bug::ReleaseDoesNotLookAgain;
-            let release = |v: u32| Some(if again(v) { v - 1 } else { v & !0xff });
-            if again(self.word.update(RELEASE_SLOW, release).expect("it always writes")) {
-                continue;
-            }
-            if bug == Bug::WakesAfterRelease {
-                self.wake(bug, head);
-            }
-            if bug == Bug::TouchesAfterWake {
-                self.word.load(PEEK);
-            }
-            if !matches!(bug, Bug::NoKick | Bug::KickBeforeWake | Bug::KickBeforeRelease) {
-                kick(m, head);
-            }
-            return;
+        let head = match bug {
+            Bug::KicksTheNewest => newest(self.word.load(NEWEST)).expect("a slow lock has a queue"),
+            _ => self.head(),
+        };
+        if bug == Bug::KickBeforeWake {
+            kick(m, head);
+        }
+        if bug != Bug::WakesAfterRelease {
+            self.wake(bug, head);
+        }
+        if bug == Bug::KickBeforeRelease {
+            kick(m, head);
+        }
+        self.word.store_low8(0, RELEASE_SLOW);
+        if bug == Bug::WakesAfterRelease {
+            self.wake(bug, head);
+        }
+        if bug == Bug::TouchesAfterWake {
+            self.word.load(PEEK);
+        }
+        if !matches!(bug, Bug::NoKick | Bug::KickBeforeWake | Bug::KickBeforeRelease) {
+            kick(m, head);
         }
     }
 

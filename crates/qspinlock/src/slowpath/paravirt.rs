@@ -42,10 +42,9 @@
 //! is marked slow once for each such sleep, by the head or by who made it the head; and the one unlock that takes the mark
 //! away writes once.
 //!
-//! The kick comes after the release, so who is woken by it finds the lock free, or stolen. But a CPU may wake for another reason, see the
-//! write, and look at a lock that is still held. Such a head spins like any other; if it goes to sleep again before the lock is free, it
-//! marks it slow again, the release finds the mark, and begins anew: so no sleep is missed, and still there is one kick for an unlock. (Each time around takes a
-//! head's whole spin, so there is no second time unless the unlocker has lost its CPU.)
+//! The kick comes after the release, so who is woken by it finds the lock free, or stolen. But a CPU may wake for another
+//! reason, see the write, and look at a lock that is still held. The word says that it is about to be free; so the head waits
+//! for that, and awake, since the unlock looks for nobody any more.
 //!
 //! The kick may be late: the head may have looked at its node by itself, and its CPU may wait for something else by
 //! then. It looks again there, finds nothing new, and sleeps on.
@@ -289,8 +288,14 @@ fn await_lock<M: Machine, V: Vigil<M>>(
                 vigil.look(m)?;
             }
         }
-        if let Some(behind) = word.rise(me) {
-            return Ok(behind);
+        let found = match word.rise(me) {
+            Ok(behind) => return Ok(behind),
+            Err(found) => found,
+        };
+        if found.is_about_to_be_free() {
+            await_release(m, word, patience, vigil)?;
+            asleep = None;
+            continue;
         }
         for _ in 0..looks {
             let budget = Budget::Until(m.now().saturating_add((patience.lane / looks).into()));
@@ -310,6 +315,21 @@ fn await_lock<M: Machine, V: Vigil<M>>(
         asleep = Some(Turn::HeadAsleep);
         vain = patience.turns.min(vain + 1);
     }
+}
+
+/// The head, told to get going by an unlock that has yet to release, waits for that. It does not sleep: nobody would wake it.
+fn await_release<M: Machine, V: Vigil<M>>(
+    m: &M,
+    word: &LockWord<M::Cell>,
+    patience: &Patience,
+    vigil: &mut V,
+) -> Result<(), V::Error> {
+    let is_over = |v: Value| !v.is_about_to_be_free();
+    while !word.watch(m, Budget::Until(m.now().saturating_add(patience.lane.into())), is_over) {
+        vigil.look(m)?;
+        m.yield_cpu();
+    }
+    Ok(())
 }
 
 /// The new owner, which was the head, makes the next in the queue the head, and leaves it asleep if it sleeps.
@@ -346,13 +366,9 @@ fn lead<M: Machine>(
 #[cold]
 #[inline(never)]
 fn release_slow<M: Machine>(m: &M, word: &LockWord<M::Cell>) {
-    let woken = loop {
-        let head = first(m, word).expect("a slow lock has a queue");
-        let woken = lead(m, word, head, |node| node.wake());
-        if word.release_slow() {
-            break woken;
-        }
-    };
+    let head = first(m, word).expect("a slow lock has a queue");
+    let woken = lead(m, word, head, |node| node.wake());
+    word.release_slow();
     // Nothing of the lock may be touched from here on: it may be gone.
     if let Some((head, Found::Sleeping)) = woken {
         m.count(Event::KickUnlock);

@@ -1,4 +1,4 @@
-//! The steps on the word where virtual CPUs wait: what bit 8 means there, and the value 3 of the locked byte.
+//! The steps on the word where virtual CPUs wait: what bit 8 means there, and the values 2 to 4 of the locked byte.
 //!
 //! ```text
 //!  31                                  13 12     10   9   8 7              0
@@ -7,9 +7,9 @@
 //! +--------------------------------------+---------+---+---+---------------+
 //! ```
 //!
-//! * *locked*: 0 free, 1 held, 3 *slow*: held, and the first in the queue sleeps, or is about to. The unlock wakes it.
-//!   2 is held, too: by an unlock that has found 3 and counted down. So is 1 then, if it counts once more. From either it is
-//!   3 again, if the one that is being woken is awake already and goes to sleep before the lock is free.
+//! * *locked*: 0 free, 1 held, 4 *slow*: held, and the first in the queue sleeps, or is about to. The unlock wakes it.
+//!   3 is held, too, but *about to be free*: by an unlock that has found 4 and counted down. So is 2, if it counts once more.
+//!   It looks for nobody else then; so nobody marks the lock slow, and whoever is the first waits awake.
 //! * *H*, the head is awake: nobody else may take the lock. Set by the first in the queue while it spins; and by one that
 //!   has been passed too often, also while it sleeps.
 //! * *newest*: the last in the queue.
@@ -18,7 +18,8 @@
 //! |--------|---|--------|--------------|
 //! | 0      | 0 | 0      | nobody |
 //! | ·      | · | 1      | an owner |
-//! | n      | · | 3      | an owner; and the first in the queue has to be woken by it |
+//! | n      | · | 4      | an owner; and the first in the queue has to be woken by it |
+//! | ·      | · | 2, 3   | an owner in its unlock; it wakes the first in the queue, or has done so |
 //! | n      | · | 1      | an owner; the first in the queue is awake, or about to be, or its successor will be told by one that gives up |
 //! | n      | 0 | 0      | the first in the queue is about to wake up; anybody may take the lock |
 //! | n      | 1 | 0      | the first in the queue is about to take the lock |
@@ -28,7 +29,8 @@ use crate::machine::{Access, Cell};
 use crate::queue::Tail;
 
 const HEAD_AWAKE: u32 = 1 << 8;
-const SLOW: u32 = 3;
+/// So far above 1 that it can be counted down twice.
+const SLOW: u32 = 4;
 
 const JOIN: Access = Access::release("sleepers.join", "sleepers.newest: publishes our node");
 const STEAL: Access = Access::acquire("word.steal", "word.release-*: enter the critical section");
@@ -56,6 +58,12 @@ impl Value {
     /// Anybody may take the lock.
     pub(crate) const fn is_for_thieves(self) -> bool {
         self.0 & (LOCKED_MASK | HEAD_AWAKE) == 0
+    }
+
+    /// An unlock has found the lock slow, and has yet to release it.
+    pub(crate) const fn is_about_to_be_free(self) -> bool {
+        let locked = self.0 & LOCKED_MASK;
+        LOCKED < locked && locked < SLOW
     }
 }
 
@@ -90,25 +98,27 @@ impl<C: Cell> LockWord<C> {
         self.0.update(JOIN, join).is_ok()
     }
 
-    /// The first in the queue, `me`, is awake: it takes the lock, or sees to it that nobody else does.
-    pub(crate) fn rise(&self, me: Tail) -> Option<Behind> {
+    /// The first in the queue, `me`, is awake: it takes the lock, or sees to it that nobody else does; then, what it found.
+    pub(crate) fn rise(&self, me: Tail) -> Result<Behind, Value> {
         self.claim_first(RISE, me, |v| Some(v | HEAD_AWAKE))
     }
 
     /// The first in the queue, `me`, takes the lock if it is free.
     pub(crate) fn claim_as_first(&self, me: Tail) -> Option<Behind> {
-        self.claim_first(CLAIM_FIRST, me, |_| None)
+        self.claim_first(CLAIM_FIRST, me, |_| None).ok()
     }
 
     /// The first in the queue, `me`, takes the lock, or else asks to be woken. Nobody may pass it if it is `starving`.
+    /// Not while the lock is about to be free, which it has not been since `me` rose, if it was not then.
     pub(crate) fn slow_down(&self, me: Tail, starving: bool) -> Option<Behind> {
         let flags = if starving { HEAD_AWAKE } else { 0 };
         // Written in any case: it publishes our node.
-        self.claim_first(SLOW_DOWN, me, |v| Some((v & !HEAD_AWAKE) | flags | SLOW))
+        let slow = |v| Some((v & !(HEAD_AWAKE | LOCKED_MASK)) | flags | SLOW);
+        self.claim_first(SLOW_DOWN, me, slow).ok()
     }
 
-    /// Takes the lock, and leaves the queue if nobody is behind `me`; or else perhaps something else.
-    fn claim_first(&self, access: Access, me: Tail, or: impl Fn(u32) -> Option<u32>) -> Option<Behind> {
+    /// Takes the lock, and leaves the queue if nobody is behind `me`; or else perhaps something else, and what was there.
+    fn claim_first(&self, access: Access, me: Tail, or: impl Fn(u32) -> Option<u32>) -> Result<Behind, Value> {
         let is_last = |v| v & TAIL_MASK == tail_bits(me);
         let step = |v| match v {
             v if v & LOCKED_MASK != 0 => or(v),
@@ -117,8 +127,8 @@ impl<C: Cell> LockWord<C> {
         };
         let old = self.0.update(access, step).unwrap_or_else(|v| v);
         match old {
-            _ if old & LOCKED_MASK != 0 => None,
-            _ => Some(Value(old).tail().filter(|&newest| newest != me).map_or(Behind::Nobody, Behind::UpTo)),
+            _ if old & LOCKED_MASK != 0 => Err(Value(old)),
+            _ => Ok(Value(old).tail().filter(|&newest| newest != me).map_or(Behind::Nobody, Behind::UpTo)),
         }
     }
 
@@ -127,7 +137,7 @@ impl<C: Cell> LockWord<C> {
         self.0.cas_low8(LOCKED as u8, SLOW as u8, MARK_SLOW);
     }
 
-    /// The unlock, if nobody is to be woken: (·,·,1) → (·,·,0). Else (·,·,3) → (·,·,2), and the lock is still held.
+    /// The unlock, if nobody is to be woken: (·,·,1) → (·,·,0). Else (·,·,4) → (·,·,3), and the lock is still held.
     ///
     /// It counts down, and does not compare and swap: as good, since only this owner can do so, and a fifth faster, alone.
     #[inline(always)]
@@ -135,11 +145,9 @@ impl<C: Cell> LockWord<C> {
         self.0.count_down_low8(RELEASE_FAST)
     }
 
-    /// The unlock when somebody is to be woken, and knows it: (·,·,1 or 2) → (·,·,0). False if the first in the queue has gone
-    /// to sleep again meanwhile: (·,·,3) → (·,·,2), and the lock is still held.
-    pub(crate) fn release_slow(&self) -> bool {
-        let release = |v| Some(if v & LOCKED_MASK == SLOW { v - 1 } else { v & !LOCKED_MASK });
-        self.0.update(RELEASE_SLOW, release).is_ok_and(|old| old & LOCKED_MASK != SLOW)
+    /// The unlock when who is to be woken has been told so: (·,·,2 or 3) → (·,·,0).
+    pub(crate) fn release_slow(&self) {
+        self.0.store_low8(0, RELEASE_SLOW);
     }
 
     /// The first in the queue, `me`, is awake and gives up: it takes the lock if it is free. Else the queue is empty, or
@@ -157,7 +165,7 @@ impl<C: Cell> LockWord<C> {
         if old & LOCKED_MASK == 0 { SteppedDown::Owner(behind) } else { SteppedDown::Left(behind) }
     }
 
-    /// The first in the queue, which sleeps, does so no longer: (·,·,3) → (·,·,1). False if the lock is not slow: not yet,
+    /// The first in the queue, which sleeps, does so no longer: (·,·,4) → (·,·,1). False if the lock is not slow: not yet,
     /// or no more.
     pub(crate) fn take_back(&self) -> bool {
         self.0.cas_low8(SLOW as u8, LOCKED as u8, TAKE_BACK)

@@ -7,9 +7,9 @@ use qspinlock::queue::Tail;
 use crate::vm::{Context, Monitor, Role, Step};
 
 const LOCKED: u32 = 0xff;
-const SLOW: u32 = 3;
+const SLOW: u32 = 4;
 /// An unlock has found it slow.
-const COUNTED: u32 = 2;
+const COUNTED: u32 = 3;
 const AWAKE: u32 = 1 << 8;
 const TAIL: u32 = !0 << 10;
 
@@ -43,11 +43,10 @@ fn transitions() -> Monitor {
                 tail(old).is_some() && (new == 1 || new == bits & !AWAKE | 1)
             }
             "word.rise" => new == old | AWAKE,
-            "word.slow-down" => new | AWAKE == old | AWAKE | SLOW,
+            "word.slow-down" => locked == 1 && new | AWAKE == bits | AWAKE | SLOW,
             "word.mark-slow" => locked == 1 && tail(old).is_some() && new == bits | SLOW,
             "word.release-fast" if locked == SLOW => tail(old).is_some() && new == bits | COUNTED,
             "word.release-fast" => locked == 1 && new == bits,
-            "word.release-slow" if locked == SLOW => tail(old).is_some() && new == bits | COUNTED,
             "word.release-slow" => locked == COUNTED && new == bits,
             _ => false,
         };
@@ -89,9 +88,8 @@ fn order() -> Monitor {
                             queue.is_promoted = false;
                         }
                     }
-                    // Still held: the other one follows. Of a second time around, whoever was woken before has woken.
-                    "word.release-fast" | "word.release-slow" if new & LOCKED != 0 => {
-                        owed.remove(&step.who);
+                    // Still held: the other one follows.
+                    "word.release-fast" if new & LOCKED != 0 => {
                         unlocking.insert(step.who);
                     }
                     "word.release-fast" | "word.release-slow" => {

@@ -19,7 +19,7 @@
 //! * `test`, `jne`, `mov` are `LockWord::release_hot`: 0xfe is its mask, moved to the second byte. What refuses goes to
 //!   the cold block, which tries the same again and then does what the slow path does.
 //! * `lock dec byte [rdi]` is `LockWord::release_fast`, as `atomic/x86_64.rs` has it. The cold block counts down once more:
-//!   from 2 to 1, which is held as well, until the slow unlock stores 0. Three bytes in the place of a call that would have
+//!   from 3 to 2, which says the same, until the slow unlock stores 0. Three bytes in the place of a call that would have
 //!   to preserve registers.
 //!
 //! # The record
