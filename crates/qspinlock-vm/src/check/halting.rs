@@ -42,7 +42,7 @@ pub(crate) struct Halted {
     starving: bool,
     /// It sleeps, or is about to, and nobody has woken it since.
     asleep: bool,
-    /// Code of the context that has taken somebody who gave up out of the queue, and is about to make the next one the head.
+    /// Code of the context that has taken somebody who gave up out of the queue, and is about to make the next the head.
     leading: u8,
     /// Somebody has given up since the lock was marked slow.
     left: bool,
@@ -204,8 +204,8 @@ impl Halted {
         Ok(())
     }
 
-    /// A context has the node of this code say that its head is awake: an unlock, of a head that sleeps, or one that leads the
-    /// queue. If it slept, it is owed a kick; if it has given up, it is out of the queue.
+    /// A context has the node of this code say that its head is awake: an unlock, of a head that sleeps, or one that
+    /// leads the queue. If it slept, it is owed a kick; if it has given up, it is out of the queue.
     pub(crate) fn woken(&mut self, who: (usize, u8), code: u16, old: u32) -> Result<(), String> {
         let (cpu, nesting) = who;
         let is_unlocking = self.unlocking[cpu] & 1 << nesting != 0;

@@ -34,17 +34,17 @@
 //! Each waiter is walked past once, so the price is that of one probe a waiter ([`Event::Step`] counts them).
 //!
 //! # Nothing of the lock is touched after it is free
-//! The slow unlock looks up the head, writes *head, awake* into its node, releases, and then only kicks its CPU, which lives as
-//! long as the machine.
+//! The slow unlock looks up the head, writes *head, awake* into its node, releases, and then only kicks its CPU, which
+//! lives as long as the machine.
 //!
-//! The write comes before the release. The head may have given up in its sleep (`leaving.rs`); then somebody else is to be woken, which
-//! the unlock can find out only while the lock is its own. A head sleeps until its node says otherwise, whatever else wakes its CPU; the lock
-//! is marked slow once for each such sleep, by the head or by who made it the head; and the one unlock that takes the mark
-//! away writes once.
+//! The write comes before the release. The head may have given up in its sleep (`leaving.rs`); then somebody else is to be
+//! woken, which the unlock can find out only while the lock is its own. A head sleeps until its node says otherwise,
+//! whatever else wakes its CPU; the lock is marked slow once for each such sleep, by the head or by who made it the head;
+//! and the one unlock that takes the mark away writes once.
 //!
 //! The kick comes after the release, so who is woken by it finds the lock free, or stolen. But a CPU may wake for another
-//! reason, see the write, and look at a lock that is still held. The word says that it is about to be free; so the head waits
-//! for that, and awake, since the unlock looks for nobody any more.
+//! reason, see the write, and look at a lock that is still held. The word says that it is about to be free; so the head
+//! waits for that, and awake, since the unlock looks for nobody any more.
 //!
 //! The kick may be late: the head may have looked at its node by itself, and its CPU may wait for something else by
 //! then. It looks again there, finds nothing new, and sleeps on.
@@ -317,7 +317,8 @@ fn await_lock<M: Machine, V: Vigil<M>>(
     }
 }
 
-/// The head, told to get going by an unlock that has yet to release, waits for that. It does not sleep: nobody would wake it.
+/// The head, told to get going by an unlock that has yet to release, waits for that. It does not sleep: nobody would wake
+/// it.
 fn await_release<M: Machine, V: Vigil<M>>(
     m: &M,
     word: &LockWord<M::Cell>,
@@ -341,8 +342,8 @@ fn hand_on<M: Machine>(m: &M, word: &LockWord<M::Cell>, behind: Behind) {
     }
 }
 
-/// Makes `first`, the first in the queue, the head, in the way that is given. If it has given up it is taken out, and the next one is
-/// the head; and so on. Who it is, and how it was found; `None` if nobody is left.
+/// Makes `head`, the first in the queue, the head, in the way that is given. If it has given up it is taken out, and the
+/// next one is the head; and so on. Who it is, and how it was found; `None` if nobody is left.
 fn lead<M: Machine>(
     m: &M,
     word: &LockWord<M::Cell>,

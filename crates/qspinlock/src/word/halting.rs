@@ -47,7 +47,7 @@ const STEP_DOWN: Access =
 const TAKE_BACK: Access = Access::relaxed("word.take-back", "nothing is passed on: the head sleeps no longer");
 const DISBAND: Access = Access::relaxed("sleepers.disband", "who comes next finds no queue");
 const RELEASE_FAST: Access = Access::release("word.release-fast", "every claim: the critical section comes before");
-// What the claims need they have from the count before, in whose release sequence this is, and the line-up from turn.wake.
+// What claims need they have from the count before, in whose release sequence this is; and the line-up from turn.wake.
 const RELEASE_SLOW: Access =
     Access::release("word.release-slow", "every claim, by who frees the lock: our last touch comes before");
 
