@@ -51,6 +51,20 @@ fn a_circle_of_two() {
     }
 }
 
+/// Who was in a circle before, and gave up, is not seen in it again.
+#[test]
+fn a_circle_twice() {
+    let _watchdog = Watchdog::after(Duration::from_secs(1200), "a circle twice");
+    let scenario = of(Lock::TestAndSet, (2, 2), Usage::Circle);
+    holds_within(scenario, Some(2));
+    let orders = HashMap::from([("watch.over", Ordering::Relaxed)]);
+    let search = Search { time: Duration::from_secs(600), preemptions: Some(2), orders, ..Search::default() };
+    match scenario.explore(&search).verdict {
+        Verdict::Broken(broken) => assert!(broken.what.contains("deadlock"), "{}", broken.what),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_circle_of_three() {
     let _watchdog = Watchdog::after(Duration::from_secs(1200), "a circle of three");

@@ -9,7 +9,8 @@
 //!    lock that j holds in its wait. If i's wait had ended well, j would have released that lock, after its own wait
 //!    had ended, or before it began and then taken it again. In either case i got the lock before, and what j published
 //!    carries that i has gone on: the second look at i would have shown another number. So the first of them to have
-//!    gone on would have had to come after another one. None has, unless it gave up, and then it had been so.
+//!    gone on would have had to come after another one. None has, unless it gave up, and then it had been so. (It
+//!    fences after its wait, so that who has learnt that it gave up, and waits anew, does not see the old wait.)
 //!
 //! # All that lasts
 //! A CPU publishes its wait, then fences, then looks. Of those in a circle the last to publish sees all others. So the

@@ -7,6 +7,7 @@ use super::entered::Entered;
 use super::error::{LockError, LockErrorKind};
 use super::record::{Own, Recorder, Wait};
 use super::report::{LINKS, Report};
+use crate::machine::Access;
 use crate::queue::Cpu;
 use crate::slowpath::{Fallible, Vigil};
 use crate::word::LockWord;
@@ -33,6 +34,9 @@ const LONGEST_GAP: u64 = 50_000_000;
 /// Looks at a clock that has not moved between any two of them, after which it counts as standing still. Each comes
 /// after some looks at the lock, so they take a good part of a second.
 const STILL: u32 = 1 << 18;
+
+const OVER: Access =
+    Access::release("watch.over", "detect.fence: who knows that we have given up does not see us wait");
 
 /// The vigil of a wait.
 pub(super) struct Watch<'a, M: Recorder, S> {
@@ -99,6 +103,7 @@ impl<'a, M: Recorder, S: Fallible<M>> Watch<'a, M, S> {
     pub(super) fn end(self, m: &M) {
         if let (Some(before), Some((me, at))) = (self.began, self.entered.get()) {
             m.record(me).end_wait(self.name, at, before);
+            m.fence(OVER);
         }
     }
 
