@@ -135,7 +135,8 @@ impl Explorer<'_, '_> {
         emit: &mut dyn FnMut(&mut Self, State),
     ) -> Result<(), Stop> {
         let order = self.order_of(op.access);
-        if op.cell != NO_CELL && op.access.name != "plain" && !self.accesses.iter().any(|a| a.name == op.access.name) {
+        let is_access = (op.cell != NO_CELL && op.access.name != "plain") || matches!(op.kind, Kind::Fence);
+        if is_access && !self.accesses.iter().any(|a| a.name == op.access.name) {
             self.accesses.push(op.access);
         }
         let loads = if phase == Phase::Start { Phase::Loads } else { phase };
