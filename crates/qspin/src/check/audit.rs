@@ -1,7 +1,7 @@
 //! `qspin check --weaken`: what breaks if an ordering is weakened, as a table.
 
 use qspinlock::machine::Ordering;
-use qspinlock_vm::check::{Fate, Finding, Lock, Scenario, Search, Waiting, audit};
+use qspinlock_vm::check::{Fate, Finding, Lock, Scenario, Search, Usage, Waiting, audit};
 
 use super::report::{JsonLines, property};
 use crate::failure::Failure;
@@ -25,7 +25,9 @@ const ARGUED: &[(&str, Ordering)] = &[
     ("record.wait", Ordering::Relaxed),
     ("record.want", Ordering::Relaxed),
     ("resilient.fence", Ordering::Relaxed),
+    ("turn.promote", Ordering::Relaxed),
     ("watch.over", Ordering::Relaxed),
+    ("word.release-slow", Ordering::Relaxed),
     ("word.seen-now", Ordering::Relaxed),
 ];
 
@@ -81,12 +83,16 @@ pub(super) fn run(locks: &[Lock], search: &Search, markdown: bool, json: Option<
 
 /// Of waiters that give up and of resilient locks, what can be explored once for each access in little time.
 fn is_audited(scenario: &Scenario) -> bool {
-    let Scenario { lock, acquires, usage, .. } = *scenario;
+    let Scenario { lock, cpus, acquires, usage, interrupts, .. } = *scenario;
     // Records are the same whatever the waiters do: where they do least, there are the fewest states.
     match lock {
         Lock::TestAndSet => true,
         Lock::Native | Lock::ParkingExact => !usage.is_resilient(),
-        Lock::Parking | Lock::Paravirt => !usage.is_resilient() && (!usage.may_leave() || acquires == 1),
+        Lock::Parking => !usage.is_resilient() && (!usage.may_leave() || acquires == 1),
+        Lock::Paravirt if usage.may_leave() => {
+            cpus == 2 && interrupts == 0 && (acquires == 1 || usage == Usage::Rescued)
+        }
+        Lock::Paravirt => !usage.is_resilient(),
     }
 }
 

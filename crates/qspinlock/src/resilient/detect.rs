@@ -20,7 +20,8 @@
 //!
 //! One thing is left to the clock: an interrupt that arrives between an owner's claim and its note of it, or between
 //! its note and its release, and then waits for another lock. Others cannot know whether that CPU holds the lock. If
-//! the interrupt wants that very lock itself, it can find out ([`is_ours_alone`]).
+//! the interrupt wants that very lock itself, and nobody else has to do with it just then, it can find out
+//! ([`is_ours_alone`]).
 
 use core::panic::Location;
 
