@@ -43,8 +43,7 @@ pub(super) fn run(locks: &[Lock], search: &Search, markdown: bool, json: Option<
         // Three CPUs that do all that sleepers may are most of the time, and show no ordering that fewer do not. If one
         // came to be needed by them alone, it would survive here and fail the audit.
         let is_small = |s: &Scenario| !lock.sleeps() || s.cpus == 2 || s.waiting == Waiting::Sleepers;
-        let scenarios: Vec<_> =
-            super::matrix(lock, false).into_iter().filter(is_small).filter(|s| is_audited(s)).collect();
+        let scenarios: Vec<_> = super::matrix(lock, false).into_iter().filter(is_small).filter(is_audited).collect();
         let findings = audit(&scenarios, search, |done, of| {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
