@@ -8,21 +8,19 @@ use crate::queue::Cpu;
 /// A CPU and an entry in its record. Or, without a CPU number, neither.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entered {
-    /// No CPU: [`NOBODY`](Self::NOBODY), or [`ANOTHER`](Self::ANOTHER).
+    /// [`NOBODY`](Self::NOBODY): no CPU.
     cpu: u32,
     at: At,
 }
 
 impl Entered {
     const NOBODY: u32 = u32::MAX;
-    /// One that is another's by now.
-    const ANOTHER: u32 = u32::MAX - 1;
 
     /// No CPU, and so no room.
     const NOWHERE: Self = Self { cpu: Self::NOBODY, at: At::BEYOND };
 
     #[inline]
-    fn new(cpu: Cpu, at: At) -> Self {
+    pub(super) fn new(cpu: Cpu, at: At) -> Self {
         Self { cpu: cpu.index() as u32, at }
     }
 
@@ -34,7 +32,7 @@ impl Entered {
 
     /// The same, if there is an entry.
     #[inline]
-    fn recorded<M: Recorder>(self, m: &M) -> Option<(&RecordOf<M>, At)> {
+    pub(super) fn recorded<M: Recorder>(self, m: &M) -> Option<(&RecordOf<M>, At)> {
         self.at.index().map(|_| (m.record(Cpu::known(self.cpu)), self.at))
     }
 
@@ -66,15 +64,6 @@ impl Entered {
         }
     }
 
-    /// It is about to be released. Where it is, for [`remove`](Self::remove).
-    #[inline]
-    pub(super) fn leave<M: Recorder>(self, m: &M, name: usize) -> Self {
-        match self.recorded(m) {
-            Some((record, at)) if !record.leave(name, at) => Self { cpu: Self::ANOTHER, at: At::BEYOND },
-            _ => self,
-        }
-    }
-
     /// It has been released, or was not to be had.
     #[inline]
     pub(super) fn remove<M: Recorder>(self, m: &M) {
@@ -84,11 +73,12 @@ impl Entered {
         }
     }
 
+    /// It has been released, and was in no record; or not in that of its CPU, whose number is another's by now.
     #[cold]
-    fn forget<M: Recorder>(self, m: &M) {
+    pub(super) fn forget<M: Recorder>(self, m: &M) {
         match self.get() {
+            Some((_, at)) if at.index().is_some() => m.leave_orphaned(),
             Some((cpu, _)) => m.record(cpu).forget_beyond(),
-            None if self.cpu == Self::ANOTHER => m.leave_orphaned(),
             None => m.leave_unnumbered(),
         }
     }

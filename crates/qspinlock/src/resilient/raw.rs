@@ -67,7 +67,7 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
     ///
     /// # Panics
     /// Instead of an error, if the machine is [strict](Recorder::is_strict).
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     #[doc(alias = "raw_res_spin_lock")]
     pub fn acquire_on(&self, m: &M) -> Result<(), LockError> {
@@ -81,14 +81,14 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
     ///
     /// # Panics
     /// The same.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn acquire_within_on(&self, m: &M, limit: u64) -> Result<(), LockError> {
         self.enter(m, |_| limit).map(drop)
     }
 
     /// Takes the lock if that can be done at once.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     #[must_use = "the lock is held only if this is true"]
     pub fn try_acquire_on(&self, m: &M) -> bool {
@@ -112,22 +112,39 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub(super) fn enter(&self, m: &M, limit: impl FnOnce(&M) -> u64) -> Result<Entered, LockError> {
-        let place = Location::caller();
-        let name = m.name(&self.word);
-        let entered = Entered::enter(m, name, place);
+        let (name, place) = (m.name(&self.word), Location::caller());
+        let Some((cpu, record)) = m.mine() else { return self.enter_unnumbered(m, place, limit) };
+        let at = record.push(m, name, place);
+        let entered = Entered::new(cpu, at);
         // On every way to a claim, before it.
         m.fence(FENCE);
         if !S::try_acquire(&self.word) {
             self.enter_slow(m, entered, place, limit)?;
         }
-        entered.hold(m, name);
+        record.hold(name, at);
         Ok(entered)
     }
 
-    #[inline]
+    #[cold]
+    #[track_caller]
+    fn enter_unnumbered(
+        &self,
+        m: &M,
+        place: &'static Location<'static>,
+        limit: impl FnOnce(&M) -> u64,
+    ) -> Result<Entered, LockError> {
+        let entered = Entered::enter(m, m.name(&self.word), place);
+        m.fence(FENCE);
+        if !S::try_acquire(&self.word) {
+            self.enter_slow(m, entered, place, limit)?;
+        }
+        Ok(entered)
+    }
+
+    #[inline(always)]
     #[track_caller]
     pub(super) fn try_enter(&self, m: &M) -> Option<Entered> {
         let name = m.name(&self.word);
@@ -145,11 +162,15 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
     /// Releases what was entered.
     #[inline]
     pub(super) fn exit(&self, m: &M, entered: Entered) {
-        let entered = entered.leave(m, m.name(&self.word));
+        let name = m.name(&self.word);
+        let recorded = entered.recorded(m).filter(|(record, at)| record.leave(name, *at));
         m.signal_fence();
         S::release(m, &self.word);
         m.signal_fence();
-        entered.remove(m);
+        match recorded {
+            Some((record, at)) => record.remove(m, at),
+            None => entered.forget(m),
+        }
     }
 
     #[cold]
