@@ -162,7 +162,10 @@ fn guards<S: Fallible<Threads>>() {
     std::mem::forget(locks[2].lock().unwrap());
     assert!(locks[2].lock().unwrap_err().is_deadlock());
     assert!(locks[2].is_locked() && !locks[1].is_locked());
-    assert_eq!(format!("{:?} {:?}", locks[1], locks[2]), r#"Mutex { data: 31 } Mutex { data: <locked> }"#);
+    assert_eq!(
+        format!("{:?} {:?}", locks[1], locks[2]),
+        r#"ResilientMutex { data: 31 } ResilientMutex { data: <locked> }"#
+    );
     assert_eq!(locks.each_mut().map(|lock| *lock.get_mut()), [30, 31, 32, 33]);
 }
 
