@@ -129,10 +129,15 @@ impl LockName {
         Self::ALL.iter().copied().filter(|&l| l != Self::Broken)
     }
 
-    /// What `bench` measures if it is not told. The exact form of a lock is there to test the lock, not to be used.
+    /// What `bench` measures if it is not told. The exact form of a lock is there to test the lock, not to be used; and of
+    /// resilient locks one is enough to see what that costs.
     pub(crate) fn usual() -> impl Iterator<Item = Self> {
-        const UNUSUAL: [LockName; 3] =
-            [LockName::ParkingExact, LockName::ResilientParavirt, LockName::ResilientTestAndSet];
+        const UNUSUAL: [LockName; 4] = [
+            LockName::ParkingExact,
+            LockName::ResilientNative,
+            LockName::ResilientParavirt,
+            LockName::ResilientTestAndSet,
+        ];
         Self::working().filter(|lock| !UNUSUAL.contains(lock))
     }
 
