@@ -82,17 +82,19 @@ pub(super) fn run(locks: &[Lock], search: &Search, markdown: bool, json: Option<
 
 /// Of waiters that give up and of resilient locks, what can be explored once for each access in little time.
 fn is_audited(scenario: &Scenario) -> bool {
-    let Scenario { lock, cpus, acquires, usage, interrupts, .. } = *scenario;
-    // Records are the same whatever the waiters do: where they do least, there are the fewest states.
-    match lock {
-        Lock::TestAndSet => true,
-        Lock::Native | Lock::ParkingExact => !usage.is_resilient(),
-        Lock::Parking => !usage.is_resilient() && (!usage.may_leave() || acquires == 1),
-        Lock::Paravirt if usage.may_leave() => {
-            cpus == 2 && interrupts == 0 && (acquires == 1 || usage == Usage::Rescued)
-        }
-        Lock::Paravirt => !usage.is_resilient(),
+    let Scenario { lock, cpus, acquires, usage, interrupts, nodeless, .. } = *scenario;
+    if usage.may_leave() {
+        let is_small = cpus == 2 && interrupts == 0 && nodeless == 0;
+        // Where they have no queue, or give it up to the owner, once is enough.
+        return is_small
+            && match lock {
+                Lock::Native => true,
+                Lock::Paravirt => acquires == 1 || usage == Usage::Rescued,
+                Lock::Parking | Lock::ParkingExact | Lock::TestAndSet => acquires == 1,
+            };
     }
+    // Records are the same whatever the waiters do: where they do least, there are the fewest states.
+    !usage.is_resilient() || lock == Lock::TestAndSet
 }
 
 /// What breaks, and where.
