@@ -78,6 +78,17 @@ pub(crate) enum Behind {
     UpTo(Tail),
 }
 
+impl Behind {
+    /// Who is behind `me`, the first, in a word that held this.
+    fn of(seen: Value, me: Tail) -> Self {
+        seen.tail().filter(|&newest| newest != me).map_or(Self::Nobody, Self::UpTo)
+    }
+}
+
+const fn is_last(v: u32, me: Tail) -> bool {
+    v & TAIL_MASK == tail_bits(me)
+}
+
 /// What came of it that the first in the queue gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SteppedDown {
@@ -121,16 +132,15 @@ impl<C: Cell> LockWord<C> {
 
     /// Takes the lock, and leaves the queue if nobody is behind `me`; or else perhaps something else, and what was there.
     fn claim_first(&self, access: Access, me: Tail, or: impl Fn(u32) -> Option<u32>) -> Result<Behind, Value> {
-        let is_last = |v| v & TAIL_MASK == tail_bits(me);
         let step = |v| match v {
             v if v & LOCKED_MASK != 0 => or(v),
-            v if is_last(v) => Some(LOCKED),
+            v if is_last(v, me) => Some(LOCKED),
             v => Some((v & !HEAD_AWAKE) | LOCKED),
         };
         let old = self.0.update(access, step).unwrap_or_else(|v| v);
         match old {
             _ if old & LOCKED_MASK != 0 => Err(Value(old)),
-            _ => Ok(Value(old).tail().filter(|&newest| newest != me).map_or(Behind::Nobody, Behind::UpTo)),
+            _ => Ok(Behind::of(Value(old), me)),
         }
     }
 
@@ -155,16 +165,11 @@ impl<C: Cell> LockWord<C> {
     /// The first in the queue, `me`, is awake and gives up: it takes the lock if it is free. Else the queue is empty, or
     /// those behind it are to be seen to.
     pub(crate) fn step_down(&self, me: Tail) -> SteppedDown {
-        let is_last = |v| v & TAIL_MASK == tail_bits(me);
-        let step = |v: u32| match v & LOCKED_MASK {
-            0 if is_last(v) => LOCKED,
-            0 => (v & !HEAD_AWAKE) | LOCKED,
-            _ if is_last(v) => v & LOCKED_MASK,
-            _ => v & !HEAD_AWAKE,
-        };
-        let old = self.0.update(STEP_DOWN, |v| Some(step(v))).unwrap_or_else(|v| v);
-        let behind = Value(old).tail().filter(|&newest| newest != me).map_or(Behind::Nobody, Behind::UpTo);
-        if old & LOCKED_MASK == 0 { SteppedDown::Owner(behind) } else { SteppedDown::Left(behind) }
+        let leave = |v| Some(if is_last(v, me) { v & LOCKED_MASK } else { v & !HEAD_AWAKE });
+        match self.claim_first(STEP_DOWN, me, leave) {
+            Ok(behind) => SteppedDown::Owner(behind),
+            Err(seen) => SteppedDown::Left(Behind::of(seen, me)),
+        }
     }
 
     /// The first in the queue, which sleeps, does so no longer: (·,·,4) → (·,·,1). False if the lock is not slow: not yet,
@@ -175,6 +180,6 @@ impl<C: Cell> LockWord<C> {
 
     /// `last`, who has given up, was the last in the queue, and the first. Or somebody has joined behind it.
     pub(crate) fn disband(&self, last: Tail) -> bool {
-        self.0.update(DISBAND, |v| (v & TAIL_MASK == tail_bits(last)).then_some(v & LOCKED_MASK)).is_ok()
+        self.0.update(DISBAND, |v| is_last(v, last).then_some(v & LOCKED_MASK)).is_ok()
     }
 }
