@@ -68,7 +68,8 @@ pub trait PlaceCell {
 /// # Safety
 /// [`record`](Self::record) returns the same, distinct record for a CPU each time, valid for as long as the machine,
 /// and [`name`](Self::name) distinct names for distinct locks, above 3 and divisible by 4. A CPU whose number passes to
-/// another thread has had its record [cleared](Record::clear).
+/// another thread has had its record [cleared](Record::clear). What it held then is counted by
+/// [`unrecorded`](Self::unrecorded), as is what those hold for whom [`here`](Machine::here) is `None`.
 #[allow(unsafe_code, reason = "an obligation on implementations")]
 pub unsafe trait Recorder: Machine + Sized {
     /// What holds a lock's name.
@@ -265,10 +266,15 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
         // gone.
         self.top.store(top + 1, SET_TOP);
         m.signal_fence();
+        self.fill(entry, name, place);
+        At(top)
+    }
+
+    #[inline]
+    fn fill(&self, entry: &Entry<N, P>, name: usize, place: &'static Location<'static>) {
         entry.place.set(place);
         entry.lock.store(name | UNSURE, PUSH);
         self.pushes.count_up_own(PUSHED);
-        At(top)
     }
 
     /// Enters it where something was removed.
@@ -281,9 +287,7 @@ impl<C: Cell, N: NameCell, P: PlaceCell> Record<C, N, P> {
             self.beyond.store(self.beyond.load(TOP) + 1, SET_TOP);
             return At::BEYOND;
         };
-        self.entries[at].place.set(place);
-        self.entries[at].lock.store(name | UNSURE, PUSH);
-        self.pushes.count_up_own(PUSHED);
+        self.fill(&self.entries[at], name, place);
         At(at as u32)
     }
 
