@@ -4,33 +4,28 @@
 
 #![cfg(target_os = "linux")]
 
+#[path = "support/forked.rs"]
+mod forked;
+#[path = "support/turn.rs"]
+mod turn;
 #[path = "support/watchdog.rs"]
 mod watchdog;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use forked::in_child;
 use qspinlock::slowpath::Parking;
 use qspinlock::threads::{ENVIRONMENT_VARIABLE, Threads, slots_in_use};
 use qspinlock::{Machine, RawSpinLock};
+use turn::turn;
 use watchdog::Watchdog;
 
 type Lock = RawSpinLock<Threads, Parking>;
 
 const WAITERS: usize = 8;
-
-fn turn(test: &'static str) -> (MutexGuard<'static, ()>, Watchdog) {
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = (TURN.lock().unwrap_or_else(PoisonError::into_inner), Watchdog::arm(test, Duration::from_secs(120)));
-    // Threads of the test before may still be on their way out.
-    while slots_in_use() > 0 {
-        std::thread::yield_now();
-    }
-    turn
-}
 
 fn acquire(lock: &Lock) {
     let Ok(()) = lock.acquire_on(&Threads);
@@ -44,25 +39,6 @@ fn release(lock: &Lock) {
 /// The slot of the calling thread.
 fn slot() -> usize {
     Threads.here().expect("there are slots").index()
-}
-
-/// Runs `child` in a child process, with an alarm, and waits for its end.
-fn in_child(child: impl FnOnce()) {
-    // SAFETY: the child does what it can do after a fork: glibc's allocator works there, and so do threads.
-    let pid = unsafe { libc::fork() };
-    assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
-    if pid == 0 {
-        // SAFETY: no preconditions.
-        unsafe { libc::alarm(20) };
-        let is_well = catch_unwind(AssertUnwindSafe(child)).is_ok();
-        // SAFETY: no preconditions. Nothing of the parent's is run at this exit.
-        unsafe { libc::_exit(if is_well { 0 } else { 101 }) };
-    }
-    let mut status = 0;
-    // SAFETY: `status` is live.
-    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-    assert_ne!((libc::WIFSIGNALED(status), libc::WTERMSIG(status)), (true, libc::SIGALRM), "the child hangs");
-    assert_eq!(status, 0, "the child failed");
 }
 
 /// Four threads lock it 1000 times.

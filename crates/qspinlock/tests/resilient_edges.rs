@@ -4,34 +4,29 @@
 
 #![cfg(target_os = "linux")]
 
+#[path = "support/forked.rs"]
+mod forked;
+#[path = "support/turn.rs"]
+mod turn;
 #[path = "support/watchdog.rs"]
 mod watchdog;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use forked::in_child;
 use qspinlock::atomic::reports::KEPT;
 use qspinlock::machine::{Access, Budget};
 use qspinlock::queue::{Cpu, Slot};
 use qspinlock::resilient::{ENTRIES, RecordOf, Recorder};
 use qspinlock::slowpath::{Chosen, Fallible, Native, Paravirt, Parking, ParkingExact, TestAndSet};
-use qspinlock::threads::{Threads, locks_left_behind, slots_in_use};
+use qspinlock::threads::{Threads, locks_left_behind};
 use qspinlock::{LockError, LockErrorKind, Machine, RawResilientLock, ResilientMutex, ResilientMutexGuard};
-use watchdog::Watchdog;
+use turn::turn;
 
 type Raw = RawResilientLock<Threads>;
-
-fn turn(test: &'static str) -> (MutexGuard<'static, ()>, Watchdog) {
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = (TURN.lock().unwrap_or_else(PoisonError::into_inner), Watchdog::arm(test, Duration::from_secs(120)));
-    // Threads of the test before may still be on their way out.
-    while slots_in_use() > 0 {
-        std::thread::yield_now();
-    }
-    turn
-}
 
 /// In a thread of its own, whose slot is free when this returns.
 fn in_thread<R: Send>(f: impl FnOnce() -> R + Send) -> R {
@@ -400,24 +395,6 @@ fn an_owner_without_a_number_is_not_the_one_that_was_interrupted() {
     });
     assert_eq!(TOLD.load(Ordering::Relaxed), 1, "no deadlock");
     holds.join().expect("it ends");
-}
-
-/// Runs `child` in a child process, with an alarm, and waits for its end.
-fn in_child(child: impl FnOnce()) {
-    // SAFETY: the child does what it can do after a fork: glibc's allocator works there, and so do threads.
-    let pid = unsafe { libc::fork() };
-    assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
-    if pid == 0 {
-        // SAFETY: no preconditions.
-        unsafe { libc::alarm(20) };
-        let is_well = catch_unwind(AssertUnwindSafe(child)).is_ok();
-        // SAFETY: no preconditions. Nothing of the parent's is run at this exit.
-        unsafe { libc::_exit(if is_well { 0 } else { 101 }) };
-    }
-    let mut status = 0;
-    // SAFETY: `status` is live.
-    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-    assert_eq!(status, 0, "the child failed, or hangs");
 }
 
 /// Of the threads only the caller is left in a child: it holds what it held, and who comes after the others inherits
