@@ -1,29 +1,17 @@
 //! Waiters that give up, explored: whoever leaves, from wherever, leaves nothing behind, and those who stay keep their
 //! order and are not left to wait for somebody who never comes.
 
+#[path = "explored/mod.rs"]
+mod explored;
 #[path = "oracle/watchdog.rs"]
 mod watchdog;
 
 use std::time::Duration;
 
+use explored::{holds, holds_within};
 use qspinlock::machine::Event;
-use qspinlock_vm::check::{Handler, Lock, Outcome, Scenario, Search, Usage, Verdict, Waiting};
+use qspinlock_vm::check::{Handler, Lock, Outcome, Scenario, Usage, Waiting};
 use watchdog::Watchdog;
-
-fn holds(scenario: Scenario) -> Outcome {
-    holds_within(scenario, None)
-}
-
-/// With so many preemptions at most.
-fn holds_within(scenario: Scenario, preemptions: Option<u8>) -> Outcome {
-    let outcome = scenario.explore(&Search { time: Duration::from_secs(600), preemptions, ..Search::default() });
-    println!("{scenario}: {} states, {:.1?}", outcome.states, outcome.time);
-    match &outcome.verdict {
-        Verdict::Holds => outcome,
-        Verdict::Broken(broken) => panic!("{scenario}: {}\n{}", broken.what, broken.trace),
-        Verdict::Unfinished(why) => panic!("{scenario}: {why}"),
-    }
-}
 
 /// Whether some execution counted the event: a scenario that does not come to what it is about shows nothing.
 fn comes_to(outcome: &Outcome, event: Event) -> bool {

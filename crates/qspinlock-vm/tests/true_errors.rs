@@ -1,31 +1,19 @@
 //! Resilient locks, explored: every error is true, and nobody waits for ever. No time ends a wait here.
 
+#[path = "explored/mod.rs"]
+mod explored;
 #[path = "oracle/watchdog.rs"]
 mod watchdog;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use explored::{holds, holds_within};
 use qspinlock::machine::Ordering;
-use qspinlock_vm::check::{Handler, Lock, Outcome, Scenario, Search, Usage, Verdict, Waiting};
+use qspinlock_vm::check::{Handler, Lock, Scenario, Search, Usage, Verdict, Waiting};
 use watchdog::Watchdog;
 
 const LOCKS: [Lock; 3] = [Lock::Native, Lock::TestAndSet, Lock::ParkingExact];
-
-fn holds(scenario: Scenario) -> Outcome {
-    holds_within(scenario, None)
-}
-
-/// With so many preemptions at most.
-fn holds_within(scenario: Scenario, preemptions: Option<u8>) -> Outcome {
-    let outcome = scenario.explore(&Search { time: Duration::from_secs(600), preemptions, ..Search::default() });
-    println!("{scenario}: {} states, {:.1?}", outcome.states, outcome.time);
-    match &outcome.verdict {
-        Verdict::Holds => outcome,
-        Verdict::Broken(broken) => panic!("{scenario}: {}\n{}", broken.what, broken.trace),
-        Verdict::Unfinished(why) => panic!("{scenario}: {why}"),
-    }
-}
 
 fn of(lock: Lock, (cpus, acquires): (usize, usize), usage: Usage) -> Scenario {
     Scenario::new(lock, cpus, acquires).used(usage).waiting(Waiting::Sleepers)
