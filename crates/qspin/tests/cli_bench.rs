@@ -357,8 +357,8 @@ fn the_trade_off_turns_one_knob_at_a_time_and_draws_it() {
     }
     let svg = std::fs::read_to_string(&svg).expect("the chart was written");
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
-    // A host that moves the CPUs all the time leaves nothing to compare, and that is said.
-    if stdout(&output).matches("No slice was comparable").count() < cells {
+    // What was measured while the host moved the CPUs is left out of comparisons, and that is said.
+    if !["No slice was comparable", "left out of comparisons"].iter().any(|said| stdout(&output).contains(said)) {
         for said in ["spin", "ask_after", "500 (as it is)"] {
             assert!(stdout(&output).contains(said), "no '{said}' in: {}", stdout(&output));
         }

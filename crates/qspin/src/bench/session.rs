@@ -1,5 +1,6 @@
 //! The measuring itself: round after round, cell after cell, the locks in turn.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::time::{Duration, Instant};
@@ -229,10 +230,28 @@ fn write_line(json: &mut BufWriter<File>, row: &Row) -> Result<(), Failure> {
 }
 
 impl Outcome {
-    /// The rows to compare: those that nobody disturbed, unless they are the smaller part.
+    /// The rows to compare: those of each cell that nobody disturbed. Unless they are the smaller part of all, or two locks
+    /// have no round in common any more: what was asked for is compared, and the page says how many rows are disturbed.
     pub(super) fn compared(&self) -> Vec<Row> {
-        let quiet: Vec<Row> = self.rows.iter().filter(|row| !row.disturbed).cloned().collect();
-        if 2 * quiet.len() >= self.rows.len() { quiet } else { self.rows.clone() }
+        fn quiet<'a>(rows: &[&'a Row]) -> Vec<&'a Row> {
+            rows.iter().copied().filter(|row| !row.disturbed).collect()
+        }
+        let mut cells: Vec<Vec<&Row>> = Vec::new();
+        for row in &self.rows {
+            match cells.iter_mut().find(|rows| rows[0].cell() == row.cell()) {
+                Some(rows) => rows.push(row),
+                None => cells.push(vec![row]),
+            }
+        }
+        if 2 * cells.iter().map(|rows| quiet(rows).len()).sum::<usize>() >= self.rows.len() {
+            for rows in &mut cells {
+                let quiet = quiet(rows);
+                if encounters(&quiet) == encounters(rows) {
+                    *rows = quiet;
+                }
+            }
+        }
+        cells.concat().into_iter().cloned().collect()
     }
 
     fn keep(&mut self, row: Row) {
@@ -241,6 +260,14 @@ impl Outcome {
         }
         self.rows.push(row);
     }
+}
+
+/// Which locks were measured in one round and one placement, two and two: those that can be compared.
+fn encounters<'a>(rows: &[&'a Row]) -> BTreeSet<[(LockName, Option<&'a str>); 2]> {
+    let who = |row: &'a Row| (row.lock, row.setting.as_deref());
+    let meet = |a: &Row, b: &Row| a.round == b.round && a.placement == b.placement;
+    let with = |row| rows.iter().filter(move |other| meet(row, other)).map(move |other| [who(row), who(other)]);
+    rows.iter().copied().flat_map(with).collect()
 }
 
 /// A lock that does not exclude would corrupt the map, and say nothing by it that the counters do not say.
@@ -270,5 +297,33 @@ fn explain(lost: &Lost, turn: Turn<'_>, cpus: usize) -> String {
             let scenario = cell.scenario.name();
             format!("{slice}: its process failed: {why} (repeat it alone: --lock {lock} --scenario {scenario})")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::row::Placement::Near;
+    use crate::bench::verdict::tests::row;
+
+    fn compared(rows: &[(LockName, u32, bool)]) -> Vec<(LockName, u32)> {
+        let row = |&(lock, round, disturbed)| Row { disturbed, ..row(lock, round, Near, 1.0) };
+        let outcome = Outcome { rows: rows.iter().map(row).collect(), ..Outcome::default() };
+        outcome.compared().iter().map(|row| (row.lock, row.round)).collect()
+    }
+
+    #[test]
+    fn what_others_disturbed_is_compared_only_if_nothing_else_can_be() {
+        use LockName::{Native, Std};
+        let all = |rows: &[(LockName, u32, bool)]| rows.iter().map(|row| (row.0, row.1)).collect::<Vec<_>>();
+        let one = [(Native, 0, false), (Std, 0, false), (Native, 1, true), (Std, 1, false)];
+        assert_eq!(compared(&one), [(Native, 0), (Std, 0), (Std, 1)]);
+        // Each has a quiet round, and they have none in common.
+        let apart = [(Native, 0, true), (Std, 0, false), (Native, 1, false), (Std, 1, true)];
+        assert_eq!(compared(&apart), all(&apart));
+        let always = [(Native, 0, true), (Std, 0, false), (Native, 1, true), (Std, 1, false)];
+        assert_eq!(compared(&always), all(&always));
+        let most = [(Native, 0, false), (Std, 0, false), (Native, 1, true), (Std, 1, true), (Native, 2, true)];
+        assert_eq!(compared(&most), all(&most));
     }
 }
