@@ -21,6 +21,8 @@ const PASSES: &[(&str, &[&str], &[&str])] = &[
     ),
     // What the compiler makes of call sites depends on how hard it tries.
     ("optimised", &["--package", "qspinlock", "--release", "--test", "patch", "--test", "patch_code"], &[]),
+    // The audit of all orderings against their documentation takes too long otherwise.
+    ("optimised checker", &["--package", "qspin", "--release", "--test", "cli_check"], &[]),
     ("command line, counting", &["--package", "qspin", "--features", "stats", "--bins"], &[]),
 ];
 
