@@ -138,14 +138,14 @@ fn sleepers_that_are_gone() {
 fn in_children(lock: &Lock, waiters: &Waiters<'_>) {
     let (mine, theirs) = (slot(), waiters.who.iter().map(|&(_, slot)| slot).collect::<BTreeSet<_>>());
     assert_eq!((theirs.len(), slots_in_use()), (WAITERS, WAITERS + 1));
-    in_child(|| {
+    in_child(20, || {
         assert_eq!(slot(), mine);
         assert_eq!(slots_in_use(), WAITERS + 1, "a queue names them");
         let new = new_slots(WAITERS);
         assert!(new.len() == WAITERS && new.is_disjoint(&theirs) && !new.contains(&mine), "{new:?} {theirs:?}");
 
         // Also in the child of the child.
-        in_child(|| {
+        in_child(20, || {
             assert!(new_slots(WAITERS).is_disjoint(&theirs));
             release(lock);
             works(lock);
@@ -194,7 +194,7 @@ fn waiters_that_are_gone_do_not_matter_wherever_they_were() {
                 std::hint::spin_loop();
             }
             let child = catch_unwind(AssertUnwindSafe(|| {
-                in_child(|| {
+                in_child(20, || {
                     release(&lock);
                     works(&lock);
                     // At worst all waiters were in a queue, or could have been.
@@ -237,7 +237,7 @@ fn slots_of_threads_that_did_not_wait_are_free_in_the_child() {
         in_step.wait();
         let before = slots_in_use();
         // Nothing may panic before they are let go: they would be waited for.
-        let child = catch_unwind(|| in_child(|| assert_eq!((slots_in_use(), slot(), slots_in_use()), (0, 0, 1))));
+        let child = catch_unwind(|| in_child(20, || assert_eq!((slots_in_use(), slot(), slots_in_use()), (0, 0, 1))));
         in_step.wait();
         assert_eq!((before, child.is_ok()), (WAITERS, true));
         threads.into_iter().for_each(|thread| thread.join().expect("it ends"));

@@ -414,7 +414,7 @@ fn in_a_child_only_what_the_caller_holds_is_held() {
         step.wait();
         let guard = mine.lock().unwrap();
         let result = catch_unwind(AssertUnwindSafe(|| {
-            in_child(|| {
+            in_child(20, || {
                 let short = Duration::from_millis(1);
                 assert!(mine.lock_within(short).unwrap_err().is_deadlock());
                 let error = theirs.lock_within(short).unwrap_err();

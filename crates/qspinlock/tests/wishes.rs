@@ -2,6 +2,9 @@
 
 #[path = "support/child.rs"]
 mod child;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[path = "support/forked.rs"]
+mod forked;
 #[path = "support/watchdog.rs"]
 mod watchdog;
 
@@ -19,21 +22,7 @@ const OTHER: Patience = Patience::DEFAULT.spin(123).turns(4);
 /// Runs `f` in a child that has one thread; the test's own process has the harness's as well.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn alone(f: impl FnOnce()) {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-    // SAFETY: glibc's allocator works in the child, and so do threads.
-    let pid = unsafe { libc::fork() };
-    assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
-    if pid == 0 {
-        // SAFETY: no preconditions. It ends a child that hangs.
-        unsafe { libc::alarm(50) };
-        let is_well = catch_unwind(AssertUnwindSafe(f)).is_ok();
-        // SAFETY: no preconditions. Nothing of the parent's is run at this exit.
-        unsafe { libc::_exit(if is_well { 0 } else { 101 }) };
-    }
-    let mut status = 0;
-    // SAFETY: `status` is live.
-    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-    assert_eq!(status, 0, "the child failed, or hung: what is above says why");
+    forked::in_child(50, f);
 }
 
 /// What a held lock looks like for which one thread waits: enough to tell the slow paths apart.

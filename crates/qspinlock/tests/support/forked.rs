@@ -2,14 +2,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `child` in a child process, with an alarm, and waits for its end.
-pub(crate) fn in_child(child: impl FnOnce()) {
+/// Runs `child` in a child process, which has one thread, and waits for its end. An alarm ends one that hangs.
+pub(crate) fn in_child(most_seconds: u32, child: impl FnOnce()) {
     // SAFETY: the child does what it can do after a fork: glibc's allocator works there, and so do threads.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
     if pid == 0 {
         // SAFETY: no preconditions.
-        unsafe { libc::alarm(20) };
+        unsafe { libc::alarm(most_seconds) };
         let is_well = catch_unwind(AssertUnwindSafe(child)).is_ok();
         // SAFETY: no preconditions. Nothing of the parent's is run at this exit.
         unsafe { libc::_exit(if is_well { 0 } else { 101 }) };

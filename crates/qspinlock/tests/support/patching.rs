@@ -1,5 +1,8 @@
 //! Tests of rewritten code: a process for each case, and what can be seen of its memory.
 
+#[path = "forked.rs"]
+mod forked;
+
 use std::process::Command;
 
 const CASE: &str = "QSPINLOCK_TEST_CASE";
@@ -44,21 +47,7 @@ pub(crate) fn in_child_with(
 /// Runs `case` in a child that has one thread: with others about, as the harness's, code that follows is not made to
 /// follow another choice.
 fn alone(case: impl FnOnce()) {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-    // SAFETY: glibc's allocator works in the child, and so do threads.
-    let child = unsafe { libc::fork() };
-    assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
-    if child == 0 {
-        // SAFETY: no preconditions. It ends a child that hangs.
-        unsafe { libc::alarm(120) };
-        let is_well = catch_unwind(AssertUnwindSafe(case)).is_ok();
-        // SAFETY: no preconditions. Nothing of the parent's is run at this exit.
-        unsafe { libc::_exit(if is_well { 0 } else { 101 }) };
-    }
-    let mut status = -1;
-    // SAFETY: waits for our own child, into a live integer.
-    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    assert_eq!(status, 0, "the child failed, or hung: what is above says why");
+    forked::in_child(120, case);
 }
 
 /// The system refuses a call from the beginning of the program on: of `mprotect` one that makes pages executable.
