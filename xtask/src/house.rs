@@ -26,6 +26,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("word.rs", ".load("),
     ("queue.rs", ".load("),
     ("slowpath/lineup.rs", ".load("),
+    ("slowpath/numa/node.rs", ".load("),
     ("paravirt/turn.rs", ".load("),
     ("parking/sleepers.rs", ".load("),
     ("parking/list.rs", ".load("),

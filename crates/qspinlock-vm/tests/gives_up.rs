@@ -55,6 +55,22 @@ fn who_has_no_node_waits_beside_the_queue() {
     }
 }
 
+/// A head sets somebody aside only if two are behind it: `qspin check --lock numa --all --deep`.
+#[test]
+fn waiters_of_two_domains_leave_as_well() {
+    let _watchdog = Watchdog::after(Duration::from_secs(1200), "leaving a queue of two domains");
+    let numa = |cpus, acquires| Scenario { domains: 2, ..Scenario::new(Lock::Numa, cpus, acquires) };
+    for usage in LEAVING {
+        for (cpus, acquires) in [(2, 1), (2, 2), (3, 1)] {
+            holds(numa(cpus, acquires).used(usage));
+        }
+    }
+    let outcome = holds(numa(3, 1).used(Usage::Crowd));
+    for event in [Event::Abandoned, Event::HandOff, Event::SoleHead] {
+        assert!(comes_to(&outcome, event), "{event:?}");
+    }
+}
+
 #[test]
 fn locks_without_a_queue_are_left_as_well() {
     let _watchdog = Watchdog::after(Duration::from_secs(1200), "leaving a lock without a queue");

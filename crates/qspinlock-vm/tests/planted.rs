@@ -81,7 +81,7 @@ fn model<'w>(world: &'w World, bug: Bug, cpus: usize, acquires: usize) -> Model<
         symmetric: true,
         interrupts: 0,
         words: vec![shared.word.id()],
-        promises: Promises { fifo: true, bypass: Some(1), sleeping: None, halting: None },
+        promises: Promises { fifo: true, bypass: Some(1), ..Promises::default() },
         ends_clean: true,
     }
 }

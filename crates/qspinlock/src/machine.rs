@@ -13,7 +13,7 @@
 pub use core::sync::atomic::Ordering;
 
 use crate::queue::{Cpu, Slot};
-use crate::slowpath::Patience;
+use crate::slowpath::{Locality, Patience};
 
 /// One access to a cell, by name: which ordering it has, and why it has it.
 ///
@@ -216,6 +216,10 @@ pub enum Event {
     Abandoned,
     /// A waiter for a condition was moved to the queue of its lock.
     Requeued,
+    /// The head set a waiter of another domain aside.
+    SetAside,
+    /// Those set aside had waited for long enough, or nobody else waited: they came first again.
+    BroughtBack,
 }
 
 /// The machine an algorithm runs on.
@@ -299,9 +303,22 @@ pub unsafe trait Machine {
     /// Nanoseconds since some fixed moment. Never goes backwards on one CPU.
     fn now(&self) -> u64;
 
-    /// The memory domain (node, or last-level cache) that a CPU is near to.
-    fn domain(&self, _cpu: Cpu) -> u32 {
+    /// The domain that the caller is in: CPUs in one domain pass a line between them faster than to others. A memory node,
+    /// or a last-level cache. Below [`u32::MAX`].
+    #[doc(alias = "numa_node_id")]
+    fn domain(&self) -> u32 {
         0
+    }
+
+    /// Whether nobody should be let past the caller for the sake of a near CPU: its interrupts are off, or it is a
+    /// real-time task. (Handlers that nest need not say so.)
+    fn is_urgent(&self) -> bool {
+        false
+    }
+
+    /// How long a lock stays in one domain while CPUs of others wait.
+    fn locality(&self) -> Locality {
+        Locality::DEFAULT
     }
 
     /// Sleeps until [`kick`](Self::kick)ed, or until [`now`](Self::now) reaches `until`; not at all if the cell does not
@@ -336,7 +353,7 @@ pub unsafe trait Machine {
         false
     }
 
-    /// A number below `n`, arbitrary: a checker tries each.
+    /// A number below `n`, arbitrary: a checker tries each. Real CPUs that are asked about often give another one each time.
     fn choose(&self, _n: u32) -> u32 {
         0
     }

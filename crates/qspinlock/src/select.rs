@@ -4,36 +4,41 @@
 //! says about the CPUs as well: a system that said something and got what the detection preferred has no way left to say
 //! it. "–" is no, "·" is whatever; "bare" is no hypervisor, or nothing that says that there is one.
 //!
-//! | #  | setting | wish           | CPUs | beneath          | offers                       | nodes | choice |
-//! |----|---------|----------------|------|------------------|------------------------------|-------|--------|
+//! | #  | setting | wish           | CPUs | beneath          | offers                       | domains | choice |
+//! |----|---------|----------------|------|------------------|------------------------------|---------|--------|
 //! | 1  | ·       | a slow path    | ·    | ·                | ·                            | ·     | the wish |
-//! | 2  | threads | not dedicated  | ·    | ·                | ·                            | ·     | `parking` |
-//! | 3  | threads | dedicated      | 1    | ·                | ·                            | ·     | `parking` |
-//! | 4  | threads | dedicated      | 2+, ? | bare            | ·                            | 2+    | `numa` |
-//! | 5  | threads | dedicated      | 2+, ? | ·               | ·                            | ·     | `native` |
-//! | 6  | kernel  | ·              | 1    | ·                | ·                            | ·     | `native` |
-//! | 7  | kernel  | ·              | 2+, ? | bare            | ·                            | 2+    | `numa` |
-//! | 8  | kernel  | ·              | 2+, ? | none            | ·                            | 0, 1  | `native` |
-//! | 9  | kernel  | ·              | 2+, ? | not known       | ·                            | 0, 1  | `native` |
-//! | 10 | kernel  | `nopvspin`     | 2+, ? | any             | ·                            | ·     | `native` |
-//! | 11 | kernel  | dedicated      | 2+, ? | any             | ·                            | ·     | `native` |
-//! | 12 | kernel  | –              | 2+, ? | KVM             | a promise not to preempt     | ·     | `native` |
-//! | 13 | kernel  | –              | 2+, ? | KVM             | wait and kick                | ·     | `paravirt` |
-//! | 14 | kernel  | –              | 2+, ? | Xen             | ·                            | ·     | `paravirt` |
-//! | 15 | kernel  | –              | 2+, ? | Hyper-V         | local APIC, cluster IPI, guest idle: all | · | `paravirt` |
-//! | 16 | kernel  | –              | 2+, ? | KVM, Hyper-V    | not that                     | ·     | `test-and-set` |
-//! | 17 | kernel  | –              | 2+, ? | VMware, TCG, others | ·                        | ·     | `test-and-set` |
+//! | 2  | ·       | `numa=on`      | ·    | ·                | ·                            | ·     | `numa` |
+//! | 3  | threads | not dedicated  | ·    | ·                | ·                            | ·     | `parking` |
+//! | 4  | threads | dedicated      | 1    | ·                | ·                            | ·     | `parking` |
+//! | 5  | threads | dedicated      | 2+, ? | bare            | ·                            | 2+    | `numa` |
+//! | 6  | threads | dedicated      | 2+, ? | ·               | ·                            | ·     | `native` |
+//! | 7  | kernel  | ·              | 1    | ·                | ·                            | ·     | `native` |
+//! | 8  | kernel  | ·              | 2+, ? | bare            | ·                            | 2+    | `numa` |
+//! | 9  | kernel  | ·              | 2+, ? | none            | ·                            | 0, 1  | `native` |
+//! | 10 | kernel  | ·              | 2+, ? | not known       | ·                            | 0, 1  | `native` |
+//! | 11 | kernel  | `nopvspin`     | 2+, ? | any             | ·                            | ·     | `native` |
+//! | 12 | kernel  | dedicated      | 2+, ? | any             | ·                            | ·     | `native` |
+//! | 13 | kernel  | –              | 2+, ? | KVM             | a promise not to preempt     | ·     | `native` |
+//! | 14 | kernel  | –              | 2+, ? | KVM             | wait and kick                | ·     | `paravirt` |
+//! | 15 | kernel  | –              | 2+, ? | Xen             | ·                            | ·     | `paravirt` |
+//! | 16 | kernel  | –              | 2+, ? | Hyper-V         | local APIC, cluster IPI, guest idle: all | · | `paravirt` |
+//! | 17 | kernel  | –              | 2+, ? | KVM, Hyper-V    | not that                     | ·     | `test-and-set` |
+//! | 18 | kernel  | –              | 2+, ? | VMware, TCG, others | ·                        | ·     | `test-and-set` |
 //!
-//! * *Nothing known* is `native` (row 9). A machine that cannot be asked is bare metal far more often than not, and an
+//! * *Nothing known* is `native` (row 10). A machine that cannot be asked is bare metal far more often than not, and an
 //!   unfair lock there is a loss that only a benchmark notices. For the same reason a test-and-set lock is chosen only
 //!   where a hypervisor was seen.
-//! * *One CPU* (row 6): nobody else can hold the lock, so nobody waits. A thread on one CPU does wait (row 3): for an
+//! * *One CPU* (row 7): nobody else can hold the lock, so nobody waits. A thread on one CPU does wait (row 4): for an
 //!   owner that cannot run while it spins.
+//! * *Domains* are memory nodes, or last-level caches where those are what counts. With `numa=off` they are not counted: there
+//!   is one.
+//! * *`numa=on`* is unconditional (row 2), as a slow path by name is: also in a guest, with one domain, and for threads that do
+//!   not own their CPUs, whose waiters spin then.
 //! * *`nopvspin`* means the plain queue under every hypervisor, also one that offers nothing.
 //! * *`numa` and `paravirt` are never combined.* A guest's memory nodes are not trusted: the host may have made them up,
-//!   and may move virtual CPUs between real ones (so rows 10 to 17 do not ask for them). And the two contradict each other:
+//!   and may move virtual CPUs between real ones (so rows 11 to 18 do not ask for them). And the two contradict each other:
 //!   the one reorders the queue behind its head, the other promotes whoever is next, who may be asleep; what a waiter that
-//!   was set aside for its node means, if it is halted, nobody has worked out. Who knows better names `numa`.
+//!   was set aside for its node means, if it is halted, nobody has worked out. Who knows better says `numa=on`.
 
 mod beneath;
 #[cfg(test)]
@@ -43,7 +48,7 @@ mod wishes;
 #[cfg(target_arch = "x86_64")]
 pub use beneath::cpuid;
 pub use beneath::{Beneath, KvmBits};
-pub use wishes::{WishError, Wishes};
+pub use wishes::{NumaWish, WishError, Wishes};
 
 use core::fmt;
 
@@ -53,7 +58,7 @@ use core::fmt;
 pub enum SlowPathKind {
     /// [`Native`](crate::slowpath::Native).
     Native,
-    /// Several memory nodes: the lock stays on one for a while. Runs [`Native`](crate::slowpath::Native) until it is there.
+    /// [`Numa`](crate::slowpath::Numa).
     Numa,
     /// [`Paravirt`](crate::slowpath::Paravirt).
     Paravirt,
@@ -177,7 +182,7 @@ pub struct Facts {
     pub setting: Setting,
     /// CPUs that can wait for a lock. A kernel counts all that may ever be there. 0: not known.
     pub cpus: u32,
-    /// Memory nodes that have any of these CPUs. 0: not known.
+    /// Domains that have any of these CPUs: memory nodes, or last-level caches where these are what counts. 0: not known.
     pub domains: u32,
     /// Who runs beneath.
     pub hypervisor: Hypervisor,
@@ -199,6 +204,11 @@ impl Facts {
             features: Features::NONE,
             wishes: Wishes::NONE,
         }
+    }
+
+    /// Whether there is more than one domain to choose by.
+    const fn has_domains(&self) -> bool {
+        self.domains > 1 && !matches!(self.wishes.numa, NumaWish::Off)
     }
 }
 
@@ -239,7 +249,7 @@ macro_rules! reasons {
             /// All there are.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// In a sentence for the user. Says so where something that is not there yet would fit better.
+            /// In a sentence for the user.
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self {
@@ -254,36 +264,37 @@ reasons! {
     /// Row 1.
     AskedFor = "asked for",
     /// Row 2.
-    Preemptible = "threads: the scheduler may take any of them away, so waiters sleep and running threads pass",
+    NumaOn = "numa=on: a fair queue that keeps the lock in a domain for a while, whatever is beneath",
     /// Row 3.
-    OneCpuForThreads = "threads on one CPU: who spins keeps the owner from running, also on a CPU of one's own",
+    Preemptible = "threads: the scheduler may take any of them away, so waiters sleep and running threads pass",
     /// Row 4.
-    OwnCpusManyNodes = "CPUs of one's own, on several memory nodes: a fair queue that keeps the lock on a node for a \
-                        while (runs as native: the walk by nodes is not there yet)",
+    OneCpuForThreads = "threads on one CPU: who spins keeps the owner from running, also on a CPU of one's own",
     /// Row 5.
-    OwnCpus = "CPUs of one's own: a waiter is never taken off its CPU, so a fair queue costs nothing extra",
+    OwnCpusManyNodes = "CPUs of one's own, in several domains: a fair queue that keeps the lock in one of them for a \
+                        while",
     /// Row 6.
-    OneCpu = "one CPU: nobody else can hold the lock, so nobody waits",
+    OwnCpus = "CPUs of one's own: a waiter is never taken off its CPU, so a fair queue costs nothing extra",
     /// Row 7.
-    BareMetalManyNodes = "bare metal with several memory nodes: a fair queue that keeps the lock on a node for a while \
-                          (runs as native: the walk by nodes is not there yet)",
+    OneCpu = "one CPU: nobody else can hold the lock, so nobody waits",
     /// Row 8.
-    BareMetal = "bare metal: a waiter is never taken off its CPU, so a fair queue costs nothing extra",
+    BareMetalManyNodes = "bare metal with several domains: a fair queue that keeps the lock in one of them for a while",
     /// Row 9.
-    NothingKnown = "nothing says that there is a hypervisor, so the CPUs are taken for real ones",
+    BareMetal = "bare metal: a waiter is never taken off its CPU, so a fair queue costs nothing extra",
     /// Row 10.
-    NoParavirt = "nopvspin: no halting in the lock, so the plain queue, as on bare metal",
+    NothingKnown = "nothing says that there is a hypervisor, so the CPUs are taken for real ones",
     /// Row 11.
-    OwnVirtualCpus = "dedicated: virtual CPUs that are said not to be taken away are as good as real ones",
+    NoParavirt = "nopvspin: no halting in the lock, so the plain queue, as on bare metal",
     /// Row 12.
+    OwnVirtualCpus = "dedicated: virtual CPUs that are said not to be taken away are as good as real ones",
+    /// Row 13.
     HostPromise = "the host says that virtual CPUs are not taken away: as good as bare metal",
-    /// Rows 13 to 15.
+    /// Rows 14 to 16.
     WaitKick = "virtual CPUs may be preempted, and a queue would wait for one that is; the hypervisor offers wait and \
                 kick, so waiters halt",
-    /// Row 16.
+    /// Row 17.
     NoWaitKick = "virtual CPUs may be preempted, and a queue would wait for one that is; the hypervisor could offer \
                   wait and kick, but does not, so waiters take turns as they run",
-    /// Row 17.
+    /// Row 18.
     NeverWaitKick = "virtual CPUs may be preempted, and a queue would wait for one that is; this hypervisor has no wait \
                      and kick, so waiters take turns as they run",
 }
@@ -302,6 +313,7 @@ impl fmt::Display for Reason {
 pub const fn choose(facts: &Facts) -> Choice {
     let (slow_path, reason) = match (facts.wishes.slow_path, facts.setting) {
         (Some(wish), _) => (wish, Reason::AskedFor),
+        _ if matches!(facts.wishes.numa, NumaWish::On) => (SlowPathKind::Numa, Reason::NumaOn),
         (None, Setting::UserSpace) => for_threads(facts),
         (None, Setting::Kernel) if facts.cpus == 1 => (SlowPathKind::Native, Reason::OneCpu),
         (None, Setting::Kernel) if facts.hypervisor.is_there() => in_guest(facts),
@@ -315,7 +327,7 @@ const fn for_threads(facts: &Facts) -> (SlowPathKind, Reason) {
         (SlowPathKind::Parking, Reason::Preemptible)
     } else if facts.cpus == 1 {
         (SlowPathKind::Parking, Reason::OneCpuForThreads)
-    } else if facts.domains > 1 && !facts.hypervisor.is_there() {
+    } else if facts.has_domains() && !facts.hypervisor.is_there() {
         (SlowPathKind::Numa, Reason::OwnCpusManyNodes)
     } else {
         (SlowPathKind::Native, Reason::OwnCpus)
@@ -324,7 +336,7 @@ const fn for_threads(facts: &Facts) -> (SlowPathKind, Reason) {
 
 const fn on_metal(facts: &Facts) -> (SlowPathKind, Reason) {
     match facts.hypervisor {
-        _ if facts.domains > 1 => (SlowPathKind::Numa, Reason::BareMetalManyNodes),
+        _ if facts.has_domains() => (SlowPathKind::Numa, Reason::BareMetalManyNodes),
         Hypervisor::None => (SlowPathKind::Native, Reason::BareMetal),
         _ => (SlowPathKind::Native, Reason::NothingKnown),
     }

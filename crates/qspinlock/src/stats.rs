@@ -57,6 +57,8 @@ events! {
     Rescued: "nap_rescue",
     Abandoned: "lock_abandoned",
     Requeued: "cond_requeued",
+    SetAside: "numa_set_aside",
+    BroughtBack: "numa_brought_back",
 }
 
 const _: () = {

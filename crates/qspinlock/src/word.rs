@@ -64,12 +64,20 @@ const WAIT: Access = Access::relaxed("word.wait", "another owner may come and go
 const CLAIM_PENDING: Access = Access::acquire("word.claim-pending", "word.release: enter the critical section");
 const UNPEND: Access = Access::relaxed("word.unpend", "nothing is passed on");
 const LEAVE: Access = Access::relaxed("word.leave", "nothing is passed on: who comes next finds no queue");
+const LEAVE_TO: Access = Access::release(
+    "word.leave-to",
+    "tail.exchange: whoever links to the last that was set aside finds its link empty",
+);
 const EXCHANGE: Access = Access::acq_rel(
     "tail.exchange",
     "itself: publishes our node to whoever swaps us out, and shows us the node of whom we swap out",
 );
 const CLAIM_SOLE: Access = Access::acquire("word.claim-sole", "word.release: enter the critical section");
 const CLAIM_HEAD: Access = Access::acquire("word.claim-head", "word.release: enter the critical section");
+const CLAIM_BRINGING_BACK: Access = Access::acq_rel(
+    "word.claim-bringing-back",
+    "word.release: enter the critical section; tail.exchange: whoever links to the last that was set aside finds its link empty",
+);
 const BARGE: Access = Access::acquire("word.barge", "word.release: enter the critical section");
 const RELEASE: Access = Access::release("word.release", "every claim: the critical section comes before the free lock");
 
@@ -115,6 +123,12 @@ impl Value {
     #[must_use]
     pub const fn is_contended(self) -> bool {
         self.0 & WAITERS_MASK != 0
+    }
+
+    /// Someone holds the lock, or is about to before the head of the queue.
+    #[must_use]
+    pub const fn is_busy(self) -> bool {
+        self.is_locked() || self.is_pending()
     }
 
     /// The pending waiter is about to take the lock, and nobody is behind it.
@@ -223,12 +237,15 @@ impl<C: Cell> LockWord<C> {
     }
 
     /// Waits until nobody holds the lock and nobody is pending. For the head of the queue.
+    ///
+    /// It does not fetch the line for writing, as who is pending does: among many, each newcomer takes the line anyway, and
+    /// head and newcomers would take it from each other. 1.1 to 1.2 times the throughput from four simulated CPUs up.
     pub(crate) fn wait_free<M: Machine<Cell = C>>(&self, m: &M) -> Value {
-        Value(m.until_mine(&self.0, WAIT, Self::is_for_head))
+        Value(m.until(&self.0, WAIT, Self::is_for_head))
     }
 
     const fn is_for_head(v: u32) -> bool {
-        !Value(v).is_locked() && !Value(v).is_pending()
+        !Value(v).is_busy()
     }
 
     /// The same, for no more than a while.
@@ -241,10 +258,23 @@ impl<C: Cell> LockWord<C> {
         self.0.update(LEAVE, |v| (v & TAIL_MASK == tail_bits(me)).then_some(v & !TAIL_MASK)).is_ok()
     }
 
+    /// The last in the queue leaves it to those who were set aside, the last of which is `last`, without the lock or with it:
+    /// (me,p,l) → (last,p,l). False if it is not the last.
+    pub(crate) fn leave_queue_to(&self, me: Tail, last: Tail) -> bool {
+        let leave = |v| (v & TAIL_MASK == tail_bits(me)).then_some(v & !TAIL_MASK | tail_bits(last));
+        self.0.update(LEAVE_TO, leave).is_ok()
+    }
+
     /// The head, the last in the queue, takes the lock and leaves the queue empty: (me,0,0) → (0,0,1). If somebody
     /// queued or took the lock in the meantime, what is there now.
     pub(crate) fn claim_sole(&self, me: Tail) -> Result<(), Value> {
         self.0.cas(tail_bits(me), LOCKED, CLAIM_SOLE).map(drop).map_err(Value)
+    }
+
+    /// The head, the last in the queue, takes the lock and leaves the queue to those whom it had set aside, the last of
+    /// which is `last`: (me,0,0) → (last,0,1). If somebody queued or took the lock in the meantime, what is there now.
+    pub(crate) fn claim_bringing_back(&self, me: Tail, last: Tail) -> Result<(), Value> {
+        self.0.cas(tail_bits(me), tail_bits(last) | LOCKED, CLAIM_BRINGING_BACK).map(drop).map_err(Value)
     }
 
     /// The head takes the lock and leaves the queue to those behind it: (n,·,0) → (n,·,1).

@@ -175,6 +175,7 @@ struct QueueOnly;
 
 impl Flavour<LoomMachine> for QueueOnly {
     type Error = Infallible;
+    type Baton = ();
     const PENDING_LANE: bool = false;
 }
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use qspinlock::machine::Event;
 use qspinlock::slowpath::{Native, Paravirt, Parking, ParkingExact, SlowPath, TestAndSet};
-use vm::{Context, Failure, PATIENT, QueueOnly, SLEEPY, Sabotage, Setup, Step, Vm, World};
+use vm::{Context, Failure, PATIENT, QueueOnly, SLEEPY, Sabotage, Setup, Spread, Step, Vm, World};
 use watchdog::Watchdog;
 
 const NESTING: usize = 6;
@@ -51,6 +51,7 @@ fn one<S: SlowPath<Vm, Error = Infallible> + 'static>(
         patience,
         stubborn: false,
         hints: S::NAME == "paravirt",
+        spread: Spread::NONE,
     };
     let monitors = match S::NAME {
         "parking" => monitors::of_sleepers(1),
@@ -208,6 +209,7 @@ fn paravirt_guards_are_moved() {
             patience,
             stubborn: false,
             hints: true,
+            spread: Spread::NONE,
         };
         let sent = Rc::new(StdCell::new(0));
         let task = move |world: &World<Paravirt>, cpu: usize| {

@@ -2,7 +2,7 @@
 //! whatever comes. `support/truth.rs` judges each error.
 //!
 //! A failing schedule prints its seed; `QSPINLOCK_SEED=<seed>` runs it alone. `QSPINLOCK_SCHEDULES=<n>` runs so many of
-//! each kind and slow path, of which there are fifteen.
+//! each kind and slow path, of which there are eighteen.
 
 #[path = "support/resilient_world.rs"]
 #[allow(dead_code, reason = "each test file uses a part")]
@@ -23,10 +23,10 @@ use std::time::Duration;
 
 use qspinlock::machine::Event;
 use qspinlock::resilient::LockErrorKind;
-use qspinlock::slowpath::{Fallible, Native, Paravirt, Parking, ParkingExact, TestAndSet};
+use qspinlock::slowpath::{Fallible, Locality, Native, Numa, Paravirt, Parking, ParkingExact, TestAndSet};
 use resilient_world::{LONG, Resilient, run};
 use truth::Came;
-use vm::{Context, Failure, PATIENT, SLEEPY, Sabotage, Setup, Step, Vm};
+use vm::{Context, Failure, PATIENT, SLEEPY, Sabotage, Setup, Spread, Step, Vm};
 use watchdog::Watchdog;
 
 /// Handlers nest so deep.
@@ -37,6 +37,12 @@ const ORDERED: usize = 4;
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is not a number: '{text}'")))
+}
+
+/// Two domains. Those set aside come first again at once, after some steps, or when nobody else waits.
+fn spread(seed: u64) -> Spread {
+    let threshold = [0, 1 << 10, u32::MAX][(seed % 3) as usize];
+    Spread { domains: 2, locality: Locality { threshold, one_in: 2 }, step_shift: 0 }
 }
 
 fn setup<S: Fallible<Vm>>(seed: u64, cpus: usize, locks: usize, interrupts: usize) -> Setup {
@@ -51,6 +57,7 @@ fn setup<S: Fallible<Vm>>(seed: u64, cpus: usize, locks: usize, interrupts: usiz
         patience: if seed.is_multiple_of(2) { PATIENT } else { SLEEPY },
         stubborn: false,
         hints: S::NAME == "paravirt",
+        spread: spread(seed),
     }
 }
 
@@ -253,16 +260,17 @@ fn explore<S: Fallible<Vm> + 'static>(test: &'static str, kind: Kind) -> Tally {
     tally
 }
 
-fn explore_all<S: Fallible<Vm> + 'static>(test: &'static str) {
-    let tally = explore::<S>(test, planted::<S>);
+fn explore_all<S: Fallible<Vm> + 'static>(test: &'static str) -> [Tally; 3] {
+    let planted = explore::<S>(test, planted::<S>);
     let is_all = number("QSPINLOCK_SEED").is_none();
     if is_all {
-        assert!(tally.deadlocks as u64 >= tally.schedules && tally.longest == 8, "{tally:?}");
+        assert!(planted.deadlocks as u64 >= planted.schedules && planted.longest == 8, "{planted:?}");
     }
-    let tally = explore::<S>(test, ordered::<S>);
-    assert!(!is_all || tally.late > 0, "{tally:?}");
-    let tally = explore::<S>(test, wild::<S>);
-    assert!(!is_all || (tally.deadlocks > 0 && tally.late > 0 && tally.longest > 2), "{tally:?}");
+    let ordered = explore::<S>(test, ordered::<S>);
+    assert!(!is_all || ordered.late > 0, "{ordered:?}");
+    let wild = explore::<S>(test, wild::<S>);
+    assert!(!is_all || (wild.deadlocks > 0 && wild.late > 0 && wild.longest > 2), "{wild:?}");
+    [planted, ordered, wild]
 }
 
 #[test]
@@ -274,6 +282,17 @@ fn resilient_in_turns() {
 #[test]
 fn resilient_native() {
     explore_all::<Native>("resilient_native");
+}
+
+#[test]
+fn resilient_numa() {
+    let tallies = explore_all::<Numa>("resilient_numa");
+    let counts = |event| tallies.iter().filter_map(|tally| tally.events.get(&event)).sum::<u64>();
+    if number("QSPINLOCK_SEED").is_none() {
+        for event in [Event::SetAside, Event::BroughtBack, Event::Abandoned, Event::Rescued] {
+            assert!(counts(event) > 100, "{event:?}: {}", counts(event));
+        }
+    }
 }
 
 #[test]

@@ -13,9 +13,9 @@
 //! | 8 | the pending bit set and the tail read by two instructions in the wrong order | one swap: `trap_08` |
 //! | 9 | a nested wait consumed the wake-up of the wait beneath | `trap_09` |
 //! | 10 | a fifth nesting level wrote past the nodes | `trap_10`; with signals: `threads.rs` |
-//! | 11 | the memory node was packed into the nesting counter | no memory nodes yet |
+//! | 11 | the memory node was packed into the nesting counter | `trap_11` in `traps_numa.rs` |
 //! | 12 | halting with interrupts on confused what was saved | a wait saves nothing, and ends with a handler: `trap_09` |
-//! | 13 | the hand-off stored to a line of its own | the link and the grant are in one line: `queue::Slot` |
+//! | 13 | the hand-off stored to a line of its own | the link and the grant are in one line: `queue::Slot`; of several domains: `trap_13` in `traps_numa.rs` |
 //! | 14 | bare metal ran the fall-back since that was the default | the rows of `select` |
 //! | 15 | a user's wish was overruled by a missing feature | the rows of `select` |
 //! | 16 | accesses of several widths to one word | `trap_16` |
@@ -28,7 +28,7 @@
 //! | 23 | preemption on before interrupts were restored | the caller's: no interrupt state is kept here |
 //! | 24 | a failed acquire was ignored, and the lock released | `compile.rs` |
 //! | 25 | instrumentation in a place that never runs | `trap_25` |
-//! | 26 | a wait that only an event ends missed its deadline | no deadlines yet; the budget of a wait: `trap_06` |
+//! | 26 | a wait that only an event ends missed its deadline | the budget of a wait: `trap_06`; who is set aside until a time: `trap_26` in `traps_numa.rs` |
 //!
 //! Of the traps met by earlier locks whose waiters sleep:
 //!
@@ -62,7 +62,7 @@ use qspinlock::atomic::{AtomicCell, spin_until_for};
 use qspinlock::machine::{Access, Budget, ConstCell, Event, Ordering};
 use qspinlock::queue::{LEVELS, Tail};
 use qspinlock::slowpath::{Native, Parking, ParkingExact, Patience, SlowPath};
-use vm::{Context, Failure, PATIENT, QueueOnly, Role, SLEEPY, Sabotage, Setup, Step, Vm, World};
+use vm::{Context, Failure, PATIENT, QueueOnly, Role, SLEEPY, Sabotage, Setup, Spread, Step, Vm, World};
 use watchdog::Watchdog;
 
 fn setup(seed: u64) -> Setup {
@@ -77,6 +77,7 @@ fn setup(seed: u64) -> Setup {
         patience: PATIENT,
         stubborn: false,
         hints: false,
+        spread: Spread::NONE,
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use qspinlock::machine::Event;
 use qspinlock::slowpath::{Paravirt, Patience};
-use vm::{Context, Failure, PATIENT, SLEEPY, Setup, Step, World};
+use vm::{Context, Failure, PATIENT, SLEEPY, Setup, Spread, Step, World};
 use watchdog::Watchdog;
 
 /// What a node says.
@@ -41,6 +41,7 @@ fn setup(seed: u64, patience: Patience) -> Setup {
         patience,
         stubborn: false,
         hints: true,
+        spread: Spread::NONE,
     }
 }
 

@@ -42,10 +42,10 @@ use std::time::Duration;
 use qspinlock::machine::Event;
 use qspinlock::queue::{LEVELS, NODES, Tail};
 use qspinlock::resilient::{ENTRIES, LockErrorKind};
-use qspinlock::slowpath::{Fallible, Native, Paravirt, Parking, ParkingExact, TestAndSet};
+use qspinlock::slowpath::{Fallible, Native, Numa, Paravirt, Parking, ParkingExact, TestAndSet};
 use resilient_world::{LONG, Resilient, run};
 use truth::Came;
-use vm::{Context, Failure, PATIENT, Role, SLEEPY, Setup, Step, Vm};
+use vm::{Context, Failure, PATIENT, Role, SLEEPY, Setup, Spread, Step, Vm};
 use watchdog::Watchdog;
 
 const DEADLOCK: Result<(), LockErrorKind> = Err(LockErrorKind::Deadlock);
@@ -63,6 +63,7 @@ fn setup<S: Fallible<Vm>>(seed: u64) -> Setup {
         patience: if seed.is_multiple_of(2) { PATIENT } else { SLEEPY },
         stubborn: false,
         hints: S::NAME == "paravirt",
+        spread: Spread::NONE,
     }
 }
 
@@ -71,6 +72,7 @@ macro_rules! for_all {
     ($case:ident) => {{
         let _watchdog = Watchdog::arm(stringify!($case), Duration::from_secs(120));
         $case::<Native>();
+        $case::<Numa>();
         $case::<Parking>();
         $case::<ParkingExact>();
         $case::<Paravirt>();

@@ -100,7 +100,11 @@ fn a_slow_path_that_there_is_not_is_named_and_ignored() {
         environment().expect_err("it is senseless").to_string()
     };
     for (text, why) in [
-        ("mcs", "there is no `mcs`: choose from native numa paravirt parking test-and-set auto nopvspin dedicated"),
+        (
+            "mcs",
+            "there is no `mcs`: choose from native numa paravirt parking test-and-set auto nopvspin dedicated \
+          numa=auto numa=on numa=off",
+        ),
         ("native;dedicated", "there is no `native;dedicated`"),
         ("paravirt,nopvspin", "`paravirt` and `nopvspin` exclude each other: leave one out"),
         ("native,test-and-set", "`native` and `test-and-set` exclude each other"),

@@ -7,6 +7,7 @@ use qspinlock::queue::{LEVELS, Tail};
 use qspinlock::word::Value;
 
 use super::halting::{Halted, Halting};
+use super::near::{Lead, Near};
 use super::sleepers::{Sleepers, Sleeping};
 
 /// What a slow path promises beyond exclusion and progress. By default nothing.
@@ -15,6 +16,8 @@ pub struct Promises {
     /// Who has queued is served in the order of queueing, nobody takes the pending lane past a queue, and each
     /// hand-off makes exactly the next in line the head.
     pub fifo: bool,
+    /// What is promised where CPUs are of several domains, instead of the order of queueing.
+    pub near: Option<Near>,
     /// How often, at most, a waiter is passed by each other CPU, by a claim without waiting.
     pub bypass: Option<u8>,
     /// What is promised to waiters that sleep, who are served in the order of lying down, each once, by the lock's owner.
@@ -44,6 +47,7 @@ pub(crate) struct Ghost {
     pending: u8,
     /// For each waiting CPU: how often each other has passed it, four bits each.
     passed_by: [u32; MOST],
+    lead: Lead,
     pub(crate) sleepers: Sleepers,
     pub(crate) halted: Halted,
 }
@@ -76,7 +80,7 @@ impl Ghost {
         let queue = &self.queue[..usize::from(self.length)];
         match name {
             "word.pend" => {
-                if promises.fifo && self.length > 0 {
+                if (promises.fifo || promises.near.is_some()) && self.length > 0 {
                     return Err(format!("fifo: cpu {cpu} took the pending lane past a queue"));
                 }
                 self.pending = cpu as u8 + 1;
@@ -84,6 +88,9 @@ impl Ghost {
             "tail.exchange" => {
                 let me = Value::from_bits(new).tail().expect("an exchange leaves a tail").code() as u16;
                 self.promoted |= self.length == 0;
+                if let Some(promised) = promises.near {
+                    self.lead.joined(promised, me, self.length == 0);
+                }
                 self.queue[usize::from(self.length)] = me;
                 self.length += 1;
             }
@@ -101,6 +108,10 @@ impl Ghost {
                 self.pending = 0;
                 self.passed_by[cpu] = 0;
             }
+            "word.leave-to" => {
+                let code = Value::from_bits(old).tail().expect("who leaves was the last").code() as u16;
+                self.gone(promises, cpu, code)?;
+            }
             "word.leave" => {
                 let code = Value::from_bits(old).tail().expect("who leaves was the last").code() as u16;
                 self.gone(promises, cpu, code)?;
@@ -108,15 +119,28 @@ impl Ghost {
                     return Err(format!("fifo: cpu {cpu} empties a queue in which others wait"));
                 }
             }
-            "word.claim-sole" | "word.claim-head" => {
+            "word.claim-sole" | "word.claim-head" | "word.claim-bringing-back" if promises.near.is_some() => {
+                let head = self.lead.claims(cpu, name, queue, new)?;
+                let at = queue.iter().position(|&queued| queued == head).expect("it waits here");
+                self.take_out(at);
+                self.passed_by[cpu] = 0;
+            }
+            "word.claim-sole" | "word.claim-head" | "word.claim-bringing-back" => {
                 let first = queue.first().map(|&code| cpu_of(code));
                 if promises.fifo && (first != Some(cpu) || self.abandoned & 1 != 0) {
                     return Err(format!("fifo: cpu {cpu} claims as head, but first in line is {first:?}"));
                 }
-                if name == "word.claim-head" && may_leave(self.queue[0]) {
-                    self.handing_on = self.queue[0];
+                if promises.fifo && name == "word.claim-bringing-back" {
+                    return Err(format!("fifo: cpu {cpu} brings back who was set aside, and nobody may be"));
                 }
-                self.pop();
+                let waits = |&(at, &code): &(usize, &u16)| cpu_of(code) == cpu && self.abandoned >> at & 1 == 0;
+                let Some((at, &code)) = queue.iter().enumerate().find(waits) else {
+                    return Err(format!("fifo: cpu {cpu} claims as head of a queue in which it does not wait"));
+                };
+                if name == "word.claim-head" && may_leave(code) {
+                    self.handing_on = code;
+                }
+                self.take_out(at);
                 self.passed_by[cpu] = 0;
             }
             // A waiter without a node barges, and promises nothing.
@@ -138,11 +162,13 @@ impl Ghost {
         Ok(())
     }
 
-    fn pop(&mut self) {
-        self.queue.copy_within(1.., 0);
-        self.length = self.length.saturating_sub(1);
+    /// Takes one out of the queue, which where waiters are set aside need not be the first.
+    fn take_out(&mut self, at: usize) {
+        self.queue.copy_within(at + 1.., at);
+        self.length -= 1;
         self.queue[usize::from(self.length)] = 0;
-        self.abandoned >>= 1;
+        let before = (1 << at) - 1;
+        self.abandoned = self.abandoned & before | self.abandoned >> 1 & !before;
         self.promoted = false;
     }
 
@@ -163,16 +189,22 @@ impl Ghost {
             self.handing_on = 0;
             return Ok(());
         }
-        if !self.has(code) {
+        let Some(at) = self.queue[..usize::from(self.length)].iter().position(|&queued| queued == code) else {
             return Ok(());
+        };
+        if self.abandoned >> at & 1 == 0 && cpu_of(code) != cpu {
+            let whose = cpu_of(code);
+            return Err(format!("fifo: cpu {cpu} takes a node of cpu {whose} out of the queue, which waits there"));
         }
         let is_own = self.promoted && cpu_of(code) == cpu && self.abandoned & 1 == 0;
         if promises.fifo && (self.queue[0] != code || !(is_own || self.abandoned & 1 != 0)) {
             let whose = cpu_of(code);
-            return Err(format!("fifo: cpu {cpu} takes a node of cpu {whose} out of the queue, which waits there"));
+            return Err(format!("fifo: cpu {cpu} takes a node of cpu {whose} out of the queue before its turn"));
         }
-        self.pop();
-        self.passed_by[cpu] = 0;
+        self.take_out(at);
+        if cpu_of(code) == cpu {
+            self.passed_by[cpu] = 0;
+        }
         Ok(())
     }
 
@@ -198,6 +230,9 @@ impl Ghost {
 
     /// A grant to a node that waits here.
     pub(crate) fn granted(&mut self, promises: Promises, cpu: usize, code: u16) -> Result<(), String> {
+        if let Some(promised) = promises.near {
+            return self.lead.granted(promised, cpu, code, &self.queue[..usize::from(self.length)]);
+        }
         if promises.fifo && (self.promoted || self.queue[0] != code || self.abandoned & 1 != 0) {
             let (to, first) = (cpu_of(code), cpu_of(self.queue[0]));
             let again = if self.promoted { " again" } else { "" };
@@ -207,11 +242,22 @@ impl Ghost {
         Ok(())
     }
 
+    /// The level at which this CPU leads the queue, if it does, and there is more to that than the order of queueing.
+    pub(crate) fn led_by(&self, cpu: usize) -> Option<usize> {
+        self.lead.led_by(cpu)
+    }
+
+    /// Whom it leads are to come first again, if it has been passed.
+    pub(crate) fn told_due(&mut self) {
+        self.lead.told_due(&self.queue[..usize::from(self.length)]);
+    }
+
     pub(crate) fn bytes(&self, out: &mut Vec<u8>) {
         self.queue.iter().for_each(|code| out.extend_from_slice(&code.to_ne_bytes()));
         out.extend_from_slice(&self.handing_on.to_ne_bytes());
         out.extend_from_slice(&[self.owner, self.length, self.abandoned, u8::from(self.promoted), self.pending]);
         self.passed_by.iter().for_each(|by| out.extend_from_slice(&by.to_ne_bytes()));
+        self.lead.bytes(out);
         self.sleepers.bytes(out);
         self.halted.bytes(out);
     }

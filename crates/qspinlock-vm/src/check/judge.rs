@@ -11,9 +11,22 @@ impl Explorer<'_, '_> {
     pub(super) fn granted(&mut self, state: &mut State, cpu: usize, op: Op) -> Result<(), Stop> {
         let name = self.name(op.cell);
         let code = node_code(&name);
-        let Some(ghost) = state.ghosts.iter_mut().find(|ghost| ghost.has(code)) else { return Ok(()) };
-        let verdict = ghost.granted(self.model.promises, cpu, code);
+        let verdict = match state.ghosts.iter_mut().find(|ghost| ghost.has(code)) {
+            Some(ghost) => ghost.granted(self.model.promises, cpu, code),
+            None if self.model.promises.near.is_some() => {
+                Err(format!("promotion: cpu {cpu} grants {name}, which is in no queue"))
+            }
+            None => Ok(()),
+        };
         self.judge(verdict, cpu, op, String::new)
+    }
+
+    /// A head is told that those whom it has passed have waited for long enough: that of the queue in which its CPU waits now.
+    pub(super) fn told_due(&self, state: &mut State, cpu: usize) {
+        let led = state.ghosts.iter_mut().filter_map(|ghost| ghost.led_by(cpu).map(|level| (level, ghost)));
+        if let Some((_, ghost)) = led.max_by_key(|&(level, _)| level) {
+            ghost.told_due();
+        }
     }
 
     /// A step on a node of a queue that one may leave.
@@ -23,7 +36,7 @@ impl Explorer<'_, '_> {
         let promises = self.model.promises;
         let Some(ghost) = state.ghosts.iter_mut().find(|ghost| ghost.knows(code)) else { return Ok(()) };
         let verdict = match op.access.name {
-            "leaving.promote" => ghost.granted(promises, cpu, code),
+            "leaving.promote" | "numa.promote" => ghost.granted(promises, cpu, code),
             "leaving.abandon" => ghost.abandoned(promises, cpu, code),
             "leaving.hand-on" if old != 0 => Ok(()),
             "leaving.hand-on" => ghost.left(promises, cpu, code),

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use qspinlock::machine::Machine;
+use qspinlock::machine::{Access, Cell, Machine};
 use qspinlock::slowpath::{Fallible, Vigil};
 use qspinlock::word::LockWord;
 
@@ -56,9 +56,18 @@ impl<M: Machine> Vigil<M> for Whim {
     }
 }
 
+const PENDING: u32 = 1 << 8;
+// As the lock itself calls them, for the ghost of the word.
+const PEND: Access = Access::relaxed("word.pend", "enters nothing");
+const UNPEND: Access = Access::relaxed("word.unpend", "nothing is passed on");
+const BEGUN: Access = Access::release("crowd.begun", "crowd.begin: they find the lock taken");
+const BEGIN: Access = Access::acquire("crowd.begin", "crowd.begun");
+
 /// A lock that may be given up, and the data that it protects.
 struct Guarded<'w, S> {
     word: LockWord<CheckCell>,
+    /// The same cell.
+    cell: CheckCell,
     id: CellId,
     data: Plain,
     slow_path: std::marker::PhantomData<fn(&'w World) -> S>,
@@ -68,8 +77,8 @@ impl<'w, S: Fallible<CheckMachine<'w>>> Guarded<'w, S> {
     fn new(world: &'w World, word: &str, data: &str) -> Self {
         let cell = world.cell(word);
         let id = cell.id();
-        let word = LockWord::from_cell(cell);
-        Self { word, id, data: world.plain(data), slow_path: std::marker::PhantomData }
+        let (same, word) = (cell.same(), LockWord::from_cell(cell));
+        Self { word, cell: same, id, data: world.plain(data), slow_path: std::marker::PhantomData }
     }
 
     /// A section, if the lock is had before the wait ends.
@@ -86,6 +95,16 @@ impl<'w, S: Fallible<CheckMachine<'w>>> Guarded<'w, S> {
         }
     }
 
+    /// The same, by the first of all, which is in the pending lane as well: the others find it taken.
+    fn section_crowding(&self, m: &CheckMachine<'w>, begun: &CheckCell) {
+        assert!(S::try_acquire(&self.word), "the others have not begun");
+        let _ = self.cell.update(PEND, |bits| Some(bits | PENDING));
+        begun.store(1, BEGUN);
+        self.data.touch();
+        let _ = self.cell.update(UNPEND, |bits| Some(bits & !PENDING));
+        S::release(m, &self.word);
+    }
+
     fn leave(&self, m: &CheckMachine<'w>) {
         self.data.touch();
         S::release(m, &self.word);
@@ -96,7 +115,7 @@ impl<'w, S: Fallible<CheckMachine<'w>>> Guarded<'w, S> {
 fn whim(usage: Usage, cpu: usize, cpus: usize) -> Whim {
     let is_last = cpu + 1 == cpus;
     match usage {
-        Usage::Hasty => Whim::HASTY,
+        Usage::Hasty | Usage::Crowd => Whim::HASTY,
         Usage::Rescued => Whim { is_hasty: is_last, looks: true },
         _ => Whim { is_hasty: is_last, looks: false },
     }
@@ -112,8 +131,9 @@ where
     // One for each depth of nesting: a handler must not wait for whom it interrupted.
     let others: Rc<Vec<_>> =
         Rc::new((0..others).map(|n| Guarded::<S>::new(world, &format!("word/{n}"), &format!("data/{n}"))).collect());
+    let begun = Rc::new((usage == Usage::Crowd).then(|| world.cell("begun")));
     let programs = (0..cpus).map(|cpu| {
-        let (mine, same, others) = (lock.clone(), lock.clone(), others.clone());
+        let (mine, same, others, begun) = (lock.clone(), lock.clone(), others.clone(), begun.clone());
         let whim = whim(usage, cpu, cpus);
         let interrupt: Box<dyn Fn(usize) + 'w> = match handler {
             Handler::Other => Box::new(move |depth| others[depth].section(&CheckMachine::new(world, cpu), whim)),
@@ -121,8 +141,18 @@ where
             Handler::Same => Box::new(move |_| same.section_beside(&CheckMachine::new(world, cpu), Whim::HASTY)),
         };
         Program {
-            sections: scenario.acquires,
-            section: Box::new(move |_| mine.section(&CheckMachine::new(world, cpu), whim)),
+            sections: if begun.is_some() && cpu == 0 { 1 } else { scenario.acquires },
+            section: Box::new(move |_| {
+                let m = CheckMachine::new(world, cpu);
+                match &*begun {
+                    Some(begun) if cpu == 0 => mine.section_crowding(&m, begun),
+                    Some(begun) => {
+                        m.until(begun, BEGIN, |begun| begun != 0);
+                        mine.section(&m, whim);
+                    }
+                    None => mine.section(&m, whim),
+                }
+            }),
             interrupt: (interrupts > 0).then_some(interrupt),
         }
     });

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use qspinlock::machine::{Access, Budget, Cell, Event, Machine};
 use qspinlock::queue::{Cpu, NODES, Node, Slot};
-use qspinlock::slowpath::Patience;
+use qspinlock::slowpath::{Locality, Patience};
 
 use super::automaton;
 use super::op::{Answer, CellId, Decide, Kind, NO_CELL, Op, result};
@@ -87,11 +87,13 @@ pub enum Waiting {
     Lane,
     /// They sleep.
     Sleepers,
+    /// Where nobody sleeps: they queue, and nobody takes the lane.
+    Queue,
 }
 
 impl Waiting {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::All, Self::Lane, Self::Sleepers];
+    pub const ALL: [Self; 4] = [Self::All, Self::Lane, Self::Sleepers, Self::Queue];
 
     /// Its name, as the user writes it.
     #[must_use]
@@ -100,6 +102,7 @@ impl Waiting {
             Self::All => "all",
             Self::Lane => "lane",
             Self::Sleepers => "sleepers",
+            Self::Queue => "queue",
         }
     }
 
@@ -108,7 +111,7 @@ impl Waiting {
     fn patience(self) -> Patience {
         let all = Patience { yields: 0, turns: 1, nap: u32::MAX, nap_behind: u32::MAX, ..Patience::DEFAULT };
         match self {
-            Self::All => all,
+            Self::All | Self::Queue => all,
             Self::Lane => Patience { spin: 0, poll: 0, ..all },
             Self::Sleepers => Patience { spin: 0, poll: 0, lane: 0, ..all },
         }
@@ -120,7 +123,7 @@ impl Waiting {
     pub(super) fn patience_of_halting(self) -> Patience {
         match self {
             Self::All => Patience { lane: 1, ..self.patience() },
-            Self::Lane | Self::Sleepers => Self::Sleepers.patience(),
+            Self::Lane | Self::Sleepers | Self::Queue => Self::Sleepers.patience(),
         }
     }
 }
@@ -136,12 +139,48 @@ impl FromStr for Waiting {
     }
 }
 
+/// Where a lock stays in one domain for a while: what a head does about waiters of other domains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sorting {
+    /// It sets them aside, and they have never waited for long enough.
+    Always,
+    /// It does so or not, and they have waited for long enough or not.
+    Whim,
+}
+
+impl Sorting {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Always, Self::Whim];
+
+    /// Its name, as the user writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Whim => "whim",
+        }
+    }
+}
+
+impl FromStr for Sorting {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|sorting| sorting.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name);
+            format!("unknown way to sort '{name}'; known are {}", names.join(", "))
+        })
+    }
+}
+
 /// The cells of a program, and its CPUs' queue nodes. It holds names, not values.
 pub struct World {
     cells: StdCell<Vec<CellInfo>>,
     slots: Vec<Slot<CheckCell>>,
     depths: Vec<CellId>,
     domains: u32,
+    sorting: Sorting,
+    urgent: usize,
     events: StdCell<u64>,
     nodeless: usize,
     patience: Patience,
@@ -157,6 +196,8 @@ impl World {
             slots: Vec::new(),
             depths: Vec::new(),
             domains,
+            sorting: Sorting::Always,
+            urgent: 0,
             events: StdCell::new(0),
             nodeless: 0,
             patience: Waiting::All.patience(),
@@ -183,6 +224,12 @@ impl World {
     #[must_use]
     pub fn with_nodeless(self, nodeless: usize) -> Self {
         Self { nodeless, ..self }
+    }
+
+    /// The same, in which heads treat waiters of other domains so, and those of the last so many CPUs are urgent.
+    #[must_use]
+    pub fn with_sorting(self, sorting: Sorting, urgent: usize) -> Self {
+        Self { sorting, urgent, ..self }
     }
 
     /// The same, in which who waits for a lock whose waiters sleep does so in these ways.
@@ -317,6 +364,7 @@ impl<'w> CheckMachine<'w> {
 }
 
 const LOOKED: Access = Access::relaxed("looked", "its CPU's own");
+const DUE: Access = Access::relaxed("locality.due", "no access");
 const CHOOSE: Access = Access::relaxed("choose", "no access");
 const KICK: Access = Access::relaxed("kick", "no access");
 const YIELD: Access = Access::relaxed("yield", "no access");
@@ -372,8 +420,8 @@ unsafe impl Machine for CheckMachine<'_> {
         0
     }
 
-    fn domain(&self, cpu: Cpu) -> u32 {
-        cpu.index() as u32 % self.world.domains
+    fn domain(&self) -> u32 {
+        self.cpu as u32 % self.world.domains
     }
 
     #[track_caller]
@@ -391,6 +439,22 @@ unsafe impl Machine for CheckMachine<'_> {
     #[track_caller]
     fn yield_cpu(&self) {
         ask(Kind::Yield, NO_CELL, YIELD, Location::caller());
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.cpu + self.world.urgent >= self.world.slots.len()
+    }
+
+    /// The clock stands still, so the time of those who were set aside is over if it may be nothing.
+    #[track_caller]
+    fn locality(&self) -> Locality {
+        match self.world.sorting {
+            Sorting::Always => Locality { one_in: 1, ..Locality::DEFAULT },
+            Sorting::Whim => {
+                let is_due = ask(Kind::Choose(2), NO_CELL, DUE, Location::caller()) == 1;
+                Locality { one_in: 2, threshold: if is_due { 0 } else { u32::MAX } }
+            }
+        }
     }
 
     fn patience(&self) -> Patience {

@@ -6,14 +6,16 @@ use std::rc::Rc;
 use std::str::FromStr;
 
 use qspinlock::RawSpinLock;
-use qspinlock::slowpath::{Fallible, Native, Paravirt, Parking, ParkingExact, SlowPath, TestAndSet};
+use qspinlock::slowpath::{Fallible, Native, Numa, Paravirt, Parking, ParkingExact, SlowPath, TestAndSet};
 
 use super::automaton::Program;
 use super::ghost::Promises;
 use super::halting::Halting;
 use super::leaving;
-use super::machine::{CheckMachine, Plain, Waiting, World};
+use super::machine::{CheckMachine, Plain, Sorting, Waiting, World};
 use super::model::{MAX_CPUS, MAX_WORDS, Model, Outcome, Search};
+use super::near::Near;
+use super::queued::QueuedNuma;
 use super::resilient;
 use super::search::{explore, replay};
 use super::sleepers::Sleeping;
@@ -44,6 +46,7 @@ macro_rules! locks {
                 match self {
                     $(Self::$variant => Promises {
                         fifo: $fifo,
+                        near: None,
                         bypass: if $bypass { Some(1) } else { None },
                         // In the checker's machine, as many turns in vain as there must be for there to be any.
                         sleeping: [$(Some(Sleeping { holes: $holes, turns: 1 }),)? None][0],
@@ -64,8 +67,16 @@ macro_rules! locks {
                 self.promises().sleeping.is_some()
             }
 
+            /// Whether a lock stays in one domain for a while.
+            #[must_use]
+            pub const fn sorts(self) -> bool {
+                matches!(self, Self::Numa)
+            }
+
             fn model(self, scenario: &Scenario, world: &World, with: impl FnOnce(Model<'_>)) {
-                match self { $(Self::$variant => with(scenario.model::<$path>(world)),)* }
+                match self {
+                    Self::Numa if scenario.waiting == Waiting::Queue => with(scenario.model::<QueuedNuma>(world)),
+                    $(Self::$variant => with(scenario.model::<$path>(world)),)* }
             }
         }
     };
@@ -74,6 +85,8 @@ macro_rules! locks {
 locks! {
     /// The queued spinlock.
     Native = Native, fifo: true, bypass: true;
+    /// CPUs of several domains.
+    Numa = Numa, fifo: false, bypass: true;
     /// Virtual CPUs.
     Paravirt = Paravirt, fifo: false, bypass: false, slips: 1;
     /// Waiters that sleep.
@@ -121,6 +134,10 @@ pub struct Scenario {
     pub handler: Handler,
     /// CPUs, the last ones, that have no queue node.
     pub nodeless: usize,
+    /// Where a lock stays in one domain for a while: what heads do about waiters of others. Nothing to other locks.
+    pub sorting: Sorting,
+    /// CPUs, the last ones, whose waiters are urgent. Nothing to other locks.
+    pub urgent: usize,
     /// What those do before they sleep who wait for a lock whose waiters sleep. Nothing to others.
     pub waiting: Waiting,
     /// What is done with the lock beside.
@@ -131,14 +148,21 @@ impl Scenario {
     /// So many CPUs that acquire so often; no interrupts, one domain.
     #[must_use]
     pub const fn new(lock: Lock, cpus: usize, acquires: usize) -> Self {
-        let (handler, waiting, usage) = (Handler::Other, Waiting::All, Usage::Plain);
-        Self { lock, cpus, acquires, domains: 1, interrupts: 0, handler, nodeless: 0, waiting, usage }
+        let (handler, sorting, waiting, usage) = (Handler::Other, Sorting::Always, Waiting::All, Usage::Plain);
+        let (domains, interrupts, nodeless, urgent) = (1, 0, 0, 0);
+        Self { lock, cpus, acquires, domains, interrupts, handler, nodeless, sorting, urgent, waiting, usage }
     }
 
     /// The same, with interrupts.
     #[must_use]
     pub const fn interrupted(self, interrupts: u8, handler: Handler) -> Self {
         Self { interrupts, handler, ..self }
+    }
+
+    /// The same, with CPUs of so many domains, and heads that treat waiters of others so.
+    #[must_use]
+    pub const fn spread(self, domains: u32, sorting: Sorting) -> Self {
+        Self { domains, sorting, ..self }
     }
 
     /// The same, with waiters that do this before they sleep.
@@ -164,11 +188,16 @@ impl Scenario {
             ("domains", self.domains as usize, 1, MAX_CPUS),
             ("interrupts", self.interrupts.into(), 0, MAX_WORDS - 1),
             ("CPUs without a node", self.nodeless, 0, self.cpus),
+            ("urgent CPUs", self.urgent, 0, self.cpus),
         ];
         for (what, is, least, most) in ranges {
             if !(least..=most).contains(&is) {
                 return Err(format!("{is} {what}: at least {least} and at most {most} can be explored"));
             }
+        }
+        let is_sorted = self.waiting == Waiting::Queue || self.sorting != Sorting::Always || self.urgent > 0;
+        if is_sorted && !(self.lock.sorts() && self.usage == Usage::Plain) {
+            return Err(format!("{} sets no waiter aside: --lock numa, with no --usage", self.lock.name()));
         }
         if self.lock.halts() && self.waiting == Waiting::Lane {
             return Err(format!("{} has no lane that a waiter could be in", self.lock.name()));
@@ -214,7 +243,8 @@ impl Scenario {
     }
 
     fn world(&self) -> World {
-        let mut world = World::new(self.cpus, self.domains).with_nodeless(self.nodeless);
+        let mut world =
+            World::new(self.cpus, self.domains).with_nodeless(self.nodeless).with_sorting(self.sorting, self.urgent);
         if self.usage.is_resilient() {
             world = world.with_records(resilient::room(self));
         }
@@ -264,6 +294,13 @@ impl Scenario {
             })
             .collect();
         let mut promises = self.lock.promises();
+        if self.lock.sorts() {
+            let urgent_from = (self.cpus - self.urgent) as u8;
+            match self.domains {
+                1 => promises.fifo = true,
+                domains => promises.near = Some(Near { domains, urgent_from }),
+            }
+        }
         if self.handler == Handler::Same {
             // Each context that looked before may pass once.
             promises.bypass = promises.bypass.map(|most| most + self.interrupts);
@@ -272,7 +309,7 @@ impl Scenario {
         Model {
             world,
             programs,
-            symmetric: self.domains == 1 && self.nodeless == 0 && self.usage != Usage::Moved,
+            symmetric: self.domains == 1 && self.nodeless == 0 && self.urgent == 0 && self.usage != Usage::Moved,
             interrupts: self.interrupts,
             words: std::iter::once(lock.word).chain(others.iter().map(|other| other.word)).collect(),
             promises,
@@ -297,6 +334,12 @@ impl fmt::Display for Scenario {
         }
         if self.domains > 1 {
             write!(f, ", {} domains", self.domains)?;
+        }
+        if self.sorting != Sorting::Always {
+            write!(f, ", {}", self.sorting.name())?;
+        }
+        if self.urgent > 0 {
+            write!(f, ", {} urgent", self.urgent)?;
         }
         if self.usage != Usage::Plain {
             write!(f, ", {}", self.usage.name())?;

@@ -163,7 +163,11 @@ impl Explorer<'_, '_> {
                     self.answer(state, cpu, op, 0, String::new, phase, emit)
                 }
                 Kind::Choose(n) => (0..n).try_for_each(|choice| {
-                    self.answer(state.clone(), cpu, op, choice.into(), || choice.to_string(), loads, emit)
+                    let mut state = state.clone();
+                    if op.access.name == "locality.due" && choice == 1 {
+                        self.told_due(&mut state, cpu);
+                    }
+                    self.answer(state, cpu, op, choice.into(), || choice.to_string(), loads, emit)
                 }),
                 _ => unreachable!("every other operation has a cell"),
             };
@@ -197,7 +201,7 @@ impl Explorer<'_, '_> {
                     let mut state = state.clone();
                     let last = state.memory.of(cell).len();
                     state.memory.write(cpu, cell, at, value, order);
-                    if op.access.name == "node.grant" {
+                    if matches!(op.access.name, "node.grant" | "numa.grant") {
                         self.granted(&mut state, cpu, op)?;
                     } else if op.access.name == "leaving.vacate" {
                         self.leaves(&mut state, cpu, op, (value, value))?;
@@ -320,7 +324,7 @@ impl Explorer<'_, '_> {
                             self.told(&mut state, cpu, op, (value, new))?;
                         } else if op.access.name == "turn.promote" {
                             self.promoted(&mut state, cpu, op, (value, new))?;
-                        } else if matches!(op.access.name, "leaving.promote" | "leaving.abandon" | "leaving.hand-on") {
+                        } else if is_of_leaving(op.access.name) {
                             self.leaves(&mut state, cpu, op, (value, new))?;
                         } else if op.access.name == "turn.wake" {
                             self.woken(&mut state, cpu, op, (value, new))?;
@@ -398,4 +402,9 @@ impl Explorer<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Whether it is a step on a node of a queue that one may leave, by which its waiters' places change.
+fn is_of_leaving(access: &str) -> bool {
+    matches!(access, "leaving.promote" | "numa.promote" | "leaving.abandon" | "leaving.hand-on")
 }

@@ -24,6 +24,9 @@ pub enum Usage {
     Hasty,
     /// All look now and then whether the lock stays free, and then take it; the last one also gives up.
     Rescued,
+    /// The first CPU has the lock, once, before the others begin, and the pending lane with it: so all others may be in the
+    /// queue at once. They give up whenever they like.
+    Crowd,
     /// It is resilient: no wait may last for ever, no error be wrong. Nothing beside.
     Alone,
     /// Resilient: the first CPU takes it again while it has it.
@@ -38,13 +41,14 @@ pub enum Usage {
 
 impl Usage {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Plain,
         Self::Moved,
         Self::Freed,
         Self::Leaving,
         Self::Hasty,
         Self::Rescued,
+        Self::Crowd,
         Self::Alone,
         Self::Again,
         Self::Circle,
@@ -62,6 +66,7 @@ impl Usage {
             Self::Leaving => "leaving",
             Self::Hasty => "hasty",
             Self::Rescued => "rescued",
+            Self::Crowd => "crowd",
             Self::Alone => "resilient",
             Self::Again => "again",
             Self::Circle => "circle",
@@ -79,7 +84,7 @@ impl Usage {
     /// Whether waiters may give up, for no reason.
     #[must_use]
     pub const fn may_leave(self) -> bool {
-        matches!(self, Self::Leaving | Self::Hasty | Self::Rescued)
+        matches!(self, Self::Leaving | Self::Hasty | Self::Rescued | Self::Crowd)
     }
 }
 

@@ -164,7 +164,7 @@ pub(crate) fn explored<'a>(
     let (cpus, ends_clean) = (programs.len(), !words.is_empty());
     let program = |program: Step<'a>| Program { sections: 1, section: Box::new(move |_| program()), interrupt: None };
     let programs = programs.into_iter().map(program).collect();
-    let promises = Promises { fifo: false, bypass: None, sleeping: None, halting: None };
+    let promises = Promises::default();
     let model = Model { world, programs, symmetric: false, interrupts: 0, words, promises, ends_clean };
     let preemptions = preemptions.filter(|_| cpus > 2 && std::env::var_os("QSPINLOCK_DEEP").is_none());
     let outcome = explore(model, &Search { time: Duration::from_secs(1200), preemptions, ..Search::default() });

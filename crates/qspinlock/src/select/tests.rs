@@ -26,14 +26,19 @@ const ALL_FEATURES: Features = features(!0);
 /// Every combination of facts.
 fn all() -> impl Iterator<Item = Facts> {
     let wishes = || [None].into_iter().chain(SlowPathKind::ALL.iter().copied().map(Some));
-    let numbers = (0..2 * 4 * 4 * 4 * 32_u32).flat_map(move |n| wishes().map(move |wish| (n, wish)));
+    let numbers = (0..2 * 4 * 4 * 4 * 32 * 3_u32).flat_map(move |n| wishes().map(move |wish| (n, wish)));
     numbers.flat_map(|(n, slow_path)| {
         Hypervisor::ALL.iter().map(move |&hypervisor| Facts {
             setting: if n & 1 != 0 { Setting::Kernel } else { Setting::UserSpace },
             cpus: [0, 1, 2, 64][n as usize / 2 % 4],
             domains: [0, 1, 2, 8][n as usize / 8 % 4],
-            wishes: Wishes { slow_path, no_paravirt: n & 32 != 0, dedicated: n & 64 != 0 },
-            features: features(n / 128),
+            wishes: Wishes {
+                slow_path,
+                no_paravirt: n & 32 != 0,
+                dedicated: n & 64 != 0,
+                numa: NumaWish::ALL[n as usize / 128 / 32],
+            },
+            features: features(n / 128 % 32),
             hypervisor,
         })
     })
@@ -57,7 +62,8 @@ fn applies(row: &[&str], facts: &Facts) -> bool {
     };
     let wish = match row[2] {
         "·" => true,
-        "–" => *wishes == Wishes::NONE,
+        "–" => Wishes { numa: NumaWish::Auto, ..*wishes } == Wishes::NONE,
+        "`numa=on`" => wishes.numa == NumaWish::On,
         "a slow path" => wishes.slow_path.is_some(),
         "not dedicated" => !wishes.dedicated,
         "dedicated" => wishes.dedicated,
@@ -92,17 +98,19 @@ fn applies(row: &[&str], facts: &Facts) -> bool {
         }
         other => panic!("offers {other}"),
     };
-    let nodes = match row[6] {
+    let domains = if wishes.numa == NumaWish::Off { 1 } else { *domains };
+    let domains = match row[6] {
         "·" => true,
-        "0, 1" => *domains <= 1,
-        "2+" => *domains > 1,
-        other => panic!("nodes {other}"),
+        "0, 1" => domains <= 1,
+        "2+" => domains > 1,
+        other => panic!("domains {other}"),
     };
-    setting && wish && cpus && beneath && offers && nodes
+    setting && wish && cpus && beneath && offers && domains
 }
 
-const REASONS: [Reason; 17] = [
+const REASONS: [Reason; 18] = [
     Reason::AskedFor,
+    Reason::NumaOn,
     Reason::Preemptible,
     Reason::OneCpuForThreads,
     Reason::OwnCpusManyNodes,
@@ -225,7 +233,7 @@ fn trap_15_wishes_and_promises_come_before_capabilities() {
 }
 
 #[test]
-fn memory_nodes_count_on_bare_metal_and_not_in_a_guest() {
+fn domains_count_on_bare_metal_and_not_in_a_guest() {
     for domains in [0, 1, 2, 8] {
         let bare = Facts { domains, ..kernel(64, Hypervisor::None, ALL_FEATURES) };
         gets(bare, if domains > 1 { Numa } else { Native });
@@ -237,6 +245,32 @@ fn memory_nodes_count_on_bare_metal_and_not_in_a_guest() {
             gets(Facts { hypervisor, ..mine }, Native);
             gets(wish(Facts { hypervisor, ..bare }, "dedicated"), Native);
             gets(wish(Facts { hypervisor, ..bare }, "numa"), Numa);
+        }
+    }
+}
+
+#[test]
+fn numa_is_on_everywhere_and_off_wherever_it_is_not_named() {
+    for setting in [Setting::Kernel, Setting::UserSpace] {
+        for &hypervisor in Hypervisor::ALL {
+            for domains in [0, 1, 8] {
+                for cpus in [0, 1, 64] {
+                    let facts = Facts { domains, hypervisor, features: ALL_FEATURES, ..Facts::new(setting, cpus) };
+                    gets(wish(facts, "numa=on"), Numa);
+                    gets(wish(facts, "numa=on,nopvspin"), Numa);
+                    gets(wish(facts, "numa,numa=on"), Numa);
+                    let one = Facts { domains: 1, ..facts };
+                    for words in ["", "dedicated", "nopvspin"] {
+                        let off = choose(&wish(facts, [words, "numa=off"].join(",").trim_start_matches(',')));
+                        assert_eq!(off, choose(&wish(one, words)), "{facts:?} {words}");
+                        assert_ne!(off.slow_path, Numa);
+                        let auto = choose(&wish(facts, [words, "numa=auto"].join(",").trim_start_matches(',')));
+                        assert_eq!(auto, choose(&wish(facts, words)));
+                        // Only in the place of `native`.
+                        assert!(auto.slow_path != Numa || off.slow_path == Native, "{facts:?} {words}");
+                    }
+                }
+            }
         }
     }
 }
@@ -294,7 +328,11 @@ fn wishes_go_both_ways() {
 #[test]
 fn what_cannot_be_granted_is_said() {
     for (text, why) in [
-        ("nativ", "there is no `nativ`: choose from native numa paravirt parking test-and-set auto nopvspin dedicated"),
+        (
+            "nativ",
+            "there is no `nativ`: choose from native numa paravirt parking test-and-set auto nopvspin dedicated \
+          numa=auto numa=on numa=off",
+        ),
         ("Native", "there is no `Native`"),
         ("native,", "a word is missing"),
         ("native,native", "`native` is there twice"),
@@ -305,9 +343,18 @@ fn what_cannot_be_granted_is_said() {
         ("paravirt,nopvspin", "`paravirt` and `nopvspin` exclude each other"),
         ("dedicated,paravirt", "`paravirt` and `dedicated` exclude each other"),
         ("test-and-set,dedicated", "`test-and-set` and `dedicated` exclude each other"),
+        ("numa=yes", "there is no `numa=yes`"),
+        ("numa=on,numa=on", "`numa=on` is there twice"),
+        ("numa=on,numa=off", "`numa=on` and `numa=off` exclude each other"),
+        ("native,numa=on", "`native` and `numa=on` exclude each other"),
+        ("numa=on,paravirt", "`paravirt` and `numa=on` exclude each other"),
+        ("numa=off,numa", "`numa` and `numa=off` exclude each other"),
     ] {
         let error = text.parse::<Wishes>().expect_err(text).to_string();
         assert!(error.starts_with(why), "{text}: {error}");
+    }
+    for fine in ["numa,numa=on", "native,numa=off", "auto,numa=on", "dedicated,numa=auto"] {
+        assert!(fine.parse::<Wishes>().is_ok(), "{fine}");
     }
     for fine in ["native,dedicated", "parking,dedicated", "test-and-set,nopvspin", "nopvspin,dedicated"] {
         assert!(fine.parse::<Wishes>().is_ok(), "{fine}");
@@ -320,6 +367,7 @@ fn names_are_those_of_the_slow_paths() {
     use crate::slowpath::{self, SlowPath};
     use crate::threads::Threads;
     assert_eq!(Native.name(), <slowpath::Native as SlowPath<Threads>>::NAME);
+    assert_eq!(Numa.name(), <slowpath::Numa as SlowPath<Threads>>::NAME);
     assert_eq!(Paravirt.name(), <slowpath::Paravirt as SlowPath<Threads>>::NAME);
     assert_eq!(Parking.name(), <slowpath::Parking as SlowPath<Threads>>::NAME);
     assert_eq!(TestAndSet.name(), <slowpath::TestAndSet as SlowPath<Threads>>::NAME);

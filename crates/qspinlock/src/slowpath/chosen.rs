@@ -8,7 +8,7 @@ use core::convert::Infallible;
 
 use super::parking::kind;
 use super::vigil::{Fallible, Vigil};
-use super::{HandsOver, Native, Paravirt, Parking, Patience, Sleeping, SlowPath, TestAndSet};
+use super::{HandsOver, Native, Numa, Paravirt, Parking, Patience, Sleeping, SlowPath, TestAndSet};
 use crate::machine::{Budget, Machine};
 use crate::select::SlowPathKind;
 use crate::start;
@@ -32,8 +32,10 @@ macro_rules! chosen {
         } else if kind == SlowPathKind::TestAndSet {
             type $S = TestAndSet;
             $do
+        } else if kind == SlowPathKind::Numa {
+            type $S = Numa;
+            $do
         } else {
-            // `Numa` too: one memory node after the other is still to come.
             type $S = Native;
             $do
         }

@@ -17,17 +17,15 @@
 //! may stand in this queue, behind it. Nobody can see it in who holds what: this lock is free. So a waiter that finds
 //! the lock free for longer than anybody takes who is about to claim it, claims it, wherever it stands ([`rescue`]).
 
-use super::place::{Place, TAKEN};
+use super::place::{ABANDONED, Place, TAKEN};
 use super::vigil::{Fallible, Vigil, Waited, beside, rescue, wait};
 use super::{Flavour, Queue, pending_lane};
-use crate::machine::{Access, Cell, Event, Machine};
+use crate::machine::{Access, Budget, Cell, Event, Machine};
 use crate::queue::{Node, Tail, node};
-use crate::word::LockWord;
+use crate::word::{LockWord, Value};
 
 /// Waits in the queue. (Also what `grant` of a sleeper says.)
 const WAITING: u32 = 1;
-/// In the queue, but nobody waits there any more.
-const ABANDONED: u32 = 5;
 /// Instead of a link: who comes next is the head.
 const LEFT: u32 = u32::MAX;
 
@@ -55,20 +53,74 @@ impl<C: Cell> Node<C> {
     }
 
     /// The successor; or, if it has not linked yet, leaves the headship to it, and this node.
-    fn next_or_leave(&self) -> Option<Tail> {
+    pub(super) fn next_or_leave(&self) -> Option<Tail> {
         let next = self.next.update(HAND_ON, |next| Some(if next == 0 { LEFT } else { next }));
         let code = next.unwrap_or_else(|next| next);
         (code != 0).then(|| Tail::from_code(code).expect("a link names a node"))
     }
 
     /// Makes its owner the head. False if it is abandoned: the caller has the node then.
-    fn make_head(&self) -> bool {
-        self.grant.update(PROMOTE, |grant| (grant == WAITING).then_some(TAKEN)).is_ok()
+    pub(super) fn make_head(&self, access: Access, grant: u32) -> bool {
+        self.grant.update(access, |seen| (seen == WAITING).then_some(grant)).is_ok()
     }
 
     /// Leaves the node where it is. False if its owner has become the head.
     fn leave_behind(&self) -> bool {
         self.grant.cas(WAITING, ABANDONED, ABANDON).is_ok()
+    }
+}
+
+/// Who comes after one that leaves.
+pub(super) enum Next {
+    /// Nobody: the queue is empty.
+    Nobody,
+    /// This one, unless it has been abandoned.
+    Node(Tail),
+    /// Whoever has the tail, and is yet to link. It finds that it is the head, and gives the node back that was left.
+    WhoComes,
+}
+
+/// A flavour of this walk: what its queue has beside its order. By default nothing.
+pub(super) trait Leaving<M: Machine>: Fallible<M> + Flavour<M> {
+    /// What goes from head to head beside the turn.
+    type Estate: Default;
+
+    /// Fills in what others should know of the caller, before its node is queued.
+    fn prepare_to_wait(_m: &M, _me: Tail) {}
+
+    /// What a head has from the one before it. That one has put it into the node `from`: the new head's own, or one that
+    /// was left to it. `None`: there was nobody before.
+    fn inherit(_m: &M, _me: Tail, _from: Option<Tail>) -> Self::Estate {
+        Self::Estate::default()
+    }
+
+    /// Whether nobody is in the queue but those whom the tail shows.
+    fn is_all(_estate: &Self::Estate) -> bool {
+        true
+    }
+
+    /// The head waits for the lock, no longer than a while.
+    fn wait_free_for(
+        m: &M,
+        word: &LockWord<M::Cell>,
+        _me: Tail,
+        _estate: &mut Self::Estate,
+        budget: Budget,
+    ) -> Option<Value> {
+        word.wait_free_for(m, budget)
+    }
+
+    /// The first in the queue, whose node is the caller's, goes out of it.
+    fn step_out(m: &M, word: &LockWord<M::Cell>, leaving: Tail, _estate: &mut Self::Estate) -> Next {
+        if word.leave_queue(leaving) {
+            return Next::Nobody;
+        }
+        node(m, leaving).next_or_leave().map_or(Next::WhoComes, Next::Node)
+    }
+
+    /// Makes the owner of this node the head. False if it is abandoned: the caller has the node then.
+    fn make_head(m: &M, next: Tail, _estate: &Self::Estate) -> bool {
+        node(m, next).make_head(PROMOTE, TAKEN)
     }
 }
 
@@ -84,7 +136,7 @@ enum Front {
 pub(super) fn walk<M, S, V>(m: &M, word: &LockWord<M::Cell>, vigil: &mut V) -> Result<(), V::Error>
 where
     M: Machine,
-    S: Fallible<M> + Flavour<M>,
+    S: Leaving<M>,
     V: Vigil<M>,
 {
     if S::PENDING_LANE && pending_lane::<M, S, _>(m, word, || await_in_lane(m, word, vigil))? {
@@ -94,34 +146,41 @@ where
         m.count(Event::NoNode);
         return beside::<M, S, V>(m, word, vigil);
     };
-    let mine = place.node();
+    let (me, mine) = (place.me, place.node());
     mine.stand();
+    S::prepare_to_wait(m, me);
     if word.try_acquire() {
         return Ok(());
     }
     m.count(Event::Queued);
-    if let Some(before) = word.exchange_tail(place.me) {
-        match await_turn::<M, S, V>(m, word, vigil, place.me, before) {
-            Ok(Front::Head) => {}
+    let mut estate = match word.exchange_tail(me) {
+        None => S::inherit(m, me, None),
+        Some(before) if node(m, before).take_behind(me) => match await_turn::<M, S, V>(m, word, vigil, me) {
+            Ok(Front::Head) => S::inherit(m, me, Some(me)),
             came if mine.leave_behind() => {
                 place.leave(m);
                 return came.map(drop);
             }
             // Or we have just been made the head all the same.
             came => {
-                hand_on(m, word, place);
+                hand_on::<M, S>(m, word, place, S::inherit(m, me, Some(me)));
                 return came.map(drop);
             }
+        },
+        Some(before) => {
+            let estate = S::inherit(m, me, Some(before));
+            node(m, before).vacate();
+            estate
         }
-    }
-    let came = await_lock::<M, S, V>(m, word, vigil, place.me);
+    };
+    let came = await_lock::<M, S, V>(m, word, vigil, me, &mut estate);
     match came {
         Ok(Queue::Emptied) => m.count(Event::SoleHead),
         Ok(Queue::Continues) => {
-            hand_on(m, word, place);
+            hand_on::<M, S>(m, word, place, estate);
             m.count(Event::HandOff);
         }
-        Err(_) => hand_on(m, word, place),
+        Err(_) => hand_on::<M, S>(m, word, place, estate),
     }
     came.map(drop)
 }
@@ -138,23 +197,13 @@ fn await_in_lane<M: Machine, V: Vigil<M>>(m: &M, word: &LockWord<M::Cell>, vigil
     }
 }
 
-/// Waits behind `before`, until made the head.
-fn await_turn<M, S, V>(
-    m: &M,
-    word: &LockWord<M::Cell>,
-    vigil: &mut V,
-    me: Tail,
-    before: Tail,
-) -> Result<Front, V::Error>
+/// Waits behind another one, until made the head.
+fn await_turn<M, S, V>(m: &M, word: &LockWord<M::Cell>, vigil: &mut V, me: Tail) -> Result<Front, V::Error>
 where
     M: Machine,
     S: Fallible<M>,
     V: Vigil<M>,
 {
-    if !node(m, before).take_behind(me) {
-        node(m, before).vacate();
-        return Ok(Front::Head);
-    }
     let mine = node(m, me);
     loop {
         let is_head = |budget| m.until_for(&mine.grant, AWAIT, budget, |grant| grant != WAITING).ok();
@@ -168,15 +217,21 @@ where
 }
 
 /// The head's wait on the lock word, and its claim.
-fn await_lock<M, S, V>(m: &M, word: &LockWord<M::Cell>, vigil: &mut V, me: Tail) -> Result<Queue, V::Error>
+fn await_lock<M, S, V>(
+    m: &M,
+    word: &LockWord<M::Cell>,
+    vigil: &mut V,
+    me: Tail,
+    estate: &mut S::Estate,
+) -> Result<Queue, V::Error>
 where
     M: Machine,
-    S: Fallible<M>,
+    S: Leaving<M>,
     V: Vigil<M>,
 {
     loop {
-        match wait(m, vigil, |budget| word.wait_free_for(m, budget)) {
-            Waited::Done(seen) if seen.tail() == Some(me) => match word.claim_sole(me) {
+        match wait(m, vigil, |budget| S::wait_free_for(m, word, me, estate, budget)) {
+            Waited::Done(seen) if seen.tail() == Some(me) && S::is_all(estate) => match word.claim_sole(me) {
                 Ok(()) => return Ok(Queue::Emptied),
                 Err(now) if !now.is_locked() => {}
                 Err(_) => m.count(Event::Bypassed),
@@ -191,20 +246,23 @@ where
 }
 
 /// The head leaves the queue, with the lock or without, and makes the next one the head.
-fn hand_on<M: Machine>(m: &M, word: &LockWord<M::Cell>, place: Place<'_, M>) {
-    let mine = place.me;
+fn hand_on<M, S>(m: &M, word: &LockWord<M::Cell>, place: Place<'_, M>, mut estate: S::Estate)
+where
+    M: Machine,
+    S: Leaving<M>,
+{
+    let mut leaving = place.me;
     core::mem::forget(place);
-    let mut leaving = mine;
-    while !word.leave_queue(leaving) {
-        let Some(next) = node(m, leaving).next_or_leave() else {
-            // Whoever has the tail finds that it is the head, and gives the node back.
-            return;
+    loop {
+        let next = match S::step_out(m, word, leaving, &mut estate) {
+            Next::WhoComes => return,
+            Next::Nobody => None,
+            Next::Node(next) => Some(next),
         };
         node(m, leaving).vacate();
-        if node(m, next).make_head() {
-            return;
+        match next {
+            Some(next) if !S::make_head(m, next, &estate) => leaving = next,
+            _ => return,
         }
-        leaving = next;
     }
-    node(m, leaving).vacate();
 }

@@ -28,6 +28,7 @@ mod chosen;
 mod leaving;
 mod lineup;
 mod native;
+mod numa;
 pub mod paravirt;
 pub mod parking;
 mod place;
@@ -37,6 +38,7 @@ mod vigil;
 pub use crate::patch::Chosen;
 pub use chosen::ByLoad;
 pub use native::Native;
+pub use numa::{Locality, LocalityError, Numa};
 pub use paravirt::Paravirt;
 pub(crate) use parking::kind::Sealed;
 pub use parking::{Parking, ParkingExact, Patience, RawCondvar, Sleeping, Waited};
@@ -127,25 +129,44 @@ pub trait Flavour<M: Machine> {
     #[doc(alias = "_Q_PENDING_LOOPS")]
     const HANDOVER: Budget = Budget::Looks { most: 8, apart: 10 };
 
-    /// A waiter that is not the head waits for its turn. Returns what it was granted.
+    /// What goes from head to head beside the turn itself: nothing, unless the queue has more to it than its order. The
+    /// default is what a head has whom nobody made one.
+    type Baton: Default;
+
+    /// Fills in what others should know of the caller, before its node is queued. `is_nested`: it has interrupted a wait.
+    fn prepare(_m: &M, _mine: &Node<M::Cell>, _is_nested: bool) {}
+
+    /// Tells the predecessor who is behind it.
+    fn link(m: &M, predecessor: Tail, me: Tail) {
+        queue::node(m, predecessor).link(me);
+    }
+
+    /// A waiter that is not the head waits for its turn.
     ///
     /// # Errors
     /// The flavour's.
-    fn await_turn(m: &M, node: &Node<M::Cell>, _predecessor: Tail) -> Result<u32, Self::Error> {
-        Ok(node.granted(m))
+    fn await_turn(m: &M, mine: &Node<M::Cell>, _predecessor: Tail) -> Result<Self::Baton, Self::Error> {
+        mine.granted(m);
+        Ok(Self::Baton::default())
     }
 
     /// The head waits until it has the lock.
     ///
     /// # Errors
     /// The flavour's.
-    fn await_lock(m: &M, word: &LockWord<M::Cell>, me: Tail) -> Result<Queue, Self::Error> {
+    fn await_lock(
+        m: &M,
+        word: &LockWord<M::Cell>,
+        me: Tail,
+        _mine: &Node<M::Cell>,
+        _baton: &mut Self::Baton,
+    ) -> Result<Queue, Self::Error> {
         Ok(claim_as_head(m, word, me))
     }
 
-    /// The new owner makes its successor the head.
-    fn promote(m: &M, _word: &LockWord<M::Cell>, successor: Tail) {
-        queue::node(m, successor).grant(1);
+    /// The new owner makes whoever is next the head.
+    fn promote(m: &M, _word: &LockWord<M::Cell>, mine: &Node<M::Cell>, _baton: Self::Baton) {
+        queue::node(m, mine.successor(m)).grant(1);
     }
 }
 
@@ -182,19 +203,21 @@ pub fn walk<M: Machine, F: Flavour<M>>(m: &M, word: &LockWord<M::Cell>) -> Resul
     };
     let (me, node) = (level.me(), level.node());
     node.init();
+    F::prepare(m, node, me.level() > 0);
     // The node's line may have been far away: the lock may be free by now.
     if word.try_acquire() {
         return Ok(());
     }
     m.count(Event::Queued);
+    let mut baton = F::Baton::default();
     if let Some(predecessor) = word.exchange_tail(me) {
-        queue::node(m, predecessor).link(me);
-        F::await_turn(m, node, predecessor)?;
+        F::link(m, predecessor, me);
+        baton = F::await_turn(m, node, predecessor)?;
     }
-    match F::await_lock(m, word, me)? {
+    match F::await_lock(m, word, me, node, &mut baton)? {
         Queue::Emptied => m.count(Event::SoleHead),
         Queue::Continues => {
-            F::promote(m, word, node.successor(m));
+            F::promote(m, word, node, baton);
             m.count(Event::HandOff);
         }
     }

@@ -2,8 +2,9 @@
 
 use core::convert::Infallible;
 
+use super::leaving::{self, Leaving};
 use super::vigil::{Fallible, Vigil};
-use super::{Flavour, HandsOver, SlowPath, leaving, walk};
+use super::{Flavour, HandsOver, SlowPath, walk};
 use crate::machine::Machine;
 use crate::word::LockWord;
 
@@ -17,6 +18,7 @@ pub struct Native;
 
 impl<M: Machine> Flavour<M> for Native {
     type Error = Infallible;
+    type Baton = ();
 }
 
 // SAFETY: the walk returns when it has claimed the byte, and this flavour changes none of its waits.
@@ -36,6 +38,10 @@ unsafe impl<M: Machine> Fallible<M> for Native {
     fn acquire_under<V: Vigil<M>>(m: &M, word: &LockWord<M::Cell>, vigil: &mut V) -> Result<(), V::Error> {
         leaving::walk::<M, Self, V>(m, word, vigil)
     }
+}
+
+impl<M: Machine> Leaving<M> for Native {
+    type Estate = ();
 }
 
 impl<M: Machine> HandsOver<M> for Native {

@@ -15,6 +15,10 @@ const GIVE_BACK: Access = Access::relaxed("node.give-back", "it passes from a th
 pub(super) const IDLE: u32 = 0;
 /// What it holds while its owner has it to itself.
 pub(super) const TAKEN: u32 = 3;
+/// In its low bits: it lies in a queue, and nobody waits there any more.
+pub(super) const ABANDONED: u32 = 5;
+/// The low bits. Those above may say what goes with the headship.
+pub(super) const STATE: u32 = 0xff;
 
 impl<C: Cell> Node<C> {
     /// Takes the node. False if it is in use, or still lies in some queue.

@@ -142,7 +142,7 @@ pub(super) enum Waited<T, E> {
 pub(super) fn wait<M: Machine, V: Vigil<M>, T>(
     m: &M,
     vigil: &mut V,
-    wait: impl Fn(Budget) -> Option<T>,
+    mut wait: impl FnMut(Budget) -> Option<T>,
 ) -> Waited<T, V::Error> {
     loop {
         if let Some(come) = wait(LOOKS) {

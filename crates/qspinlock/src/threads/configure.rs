@@ -7,14 +7,15 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use super::domains::{self, Domains, DomainsError};
 use super::environment;
 use super::facts;
-use crate::select::{Choice, SlowPathKind, WishError, Wishes, choose};
+use crate::select::{Choice, NumaWish, SlowPathKind, WishError, Wishes, choose};
 use crate::slowpath::Patience;
 use crate::slowpath::parking::OutOfRange;
 use crate::start::{self, AdoptError};
 
-/// How a process waits for its locks: which slow path they have, and the parameters of waiting. What is not said stays as
+/// How a process waits for its locks: which slow path they have, the parameters of waiting, and what counts as near. What is not said stays as
 /// the environment has it, or as it is by default. Wishes go together: who says one has said them all.
 ///
 /// ```
@@ -32,11 +33,12 @@ use crate::start::{self, AdoptError};
 pub struct Configuration {
     pub(super) patience: Option<Patience>,
     pub(super) wishes: Option<Wishes>,
+    pub(super) domains: Option<Domains>,
 }
 
 impl Configuration {
     /// Nothing is said.
-    pub const NONE: Self = Self { patience: None, wishes: None };
+    pub const NONE: Self = Self { patience: None, wishes: None, domains: None };
 
     /// The parameters of waiting.
     pub const fn patience(self, patience: Patience) -> Self {
@@ -64,6 +66,16 @@ impl Configuration {
         self.wishes(Wishes { no_paravirt: true, ..self.said() })
     }
 
+    /// Whether the lock stays in one domain for a while.
+    pub const fn numa(self, numa: NumaWish) -> Self {
+        self.wishes(Wishes { numa, ..self.said() })
+    }
+
+    /// What counts as near.
+    pub const fn domains(self, domains: Domains) -> Self {
+        Self { domains: Some(domains), ..self }
+    }
+
     /// All that is to be wished for, instead of what was said here and in the environment.
     pub const fn wishes(self, wishes: Wishes) -> Self {
         Self { wishes: Some(wishes), ..self }
@@ -81,6 +93,12 @@ impl Configuration {
         self.wishes
     }
 
+    /// What is said to count as near.
+    #[must_use]
+    pub const fn said_domains(&self) -> Option<Domains> {
+        self.domains
+    }
+
     const fn said(self) -> Wishes {
         match self.wishes {
             Some(wishes) => wishes,
@@ -91,10 +109,11 @@ impl Configuration {
     /// Whether each parameter is what it may be, and the wishes can be had together.
     ///
     /// # Errors
-    /// [`ConfigureError::OutOfRange`] and [`ConfigureError::Wishes`].
+    /// [`ConfigureError::OutOfRange`], [`ConfigureError::Wishes`] and [`ConfigureError::Domains`].
     pub fn validate(&self) -> Result<(), ConfigureError> {
         self.patience.map_or(Ok(()), |patience| patience.validate()).map_err(ConfigureError::OutOfRange)?;
-        self.wishes.map_or(Ok(()), |wishes| wishes.validate()).map_err(ConfigureError::Wishes)
+        self.wishes.map_or(Ok(()), |wishes| wishes.validate()).map_err(ConfigureError::Wishes)?;
+        self.domains.map_or(Ok(()), |domains| domains.validate()).map_err(ConfigureError::Domains)
     }
 }
 
@@ -113,6 +132,12 @@ impl From<SlowPathKind> for Configuration {
 impl From<Wishes> for Configuration {
     fn from(wishes: Wishes) -> Self {
         Self::NONE.wishes(wishes)
+    }
+}
+
+impl From<Domains> for Configuration {
+    fn from(domains: Domains) -> Self {
+        Self::NONE.domains(domains)
     }
 }
 
@@ -165,7 +190,8 @@ impl Settings {
 /// How this process waits for locks, instead of the default or what the environment says. Call it once, at the start of
 /// `main`, before there are other threads. All of it applies, or on an error nothing.
 ///
-/// Takes a [`Configuration`], or what is a part of one: a [`Patience`], a [`SlowPathKind`], [`Wishes`].
+/// Takes a [`Configuration`], or what is a part of one: a [`Patience`], a [`SlowPathKind`], [`Wishes`],
+/// [`Domains`].
 ///
 /// # Errors
 /// If a parameter is out of range, or wishes exclude each other, or the slow path would change while there are other
@@ -188,11 +214,15 @@ pub fn configure(configuration: impl Into<Configuration>) -> Result<(), Configur
         Err(_) => return Err(ConfigureError::Late),
     }
     // What can be refused first. After it nothing can.
-    if let Some(wishes) = configuration.wishes
-        && let Err(error) = change_slow_path(wishes)
-    {
+    if let Err(error) = change_slow_path(&configuration) {
         SETTINGS.state.fetch_and(!WRITING, Ordering::Relaxed);
         return Err(error);
+    }
+    if let Some(domains) = configuration.domains {
+        domains::set(domains);
+    }
+    if start::chosen().slow_path == SlowPathKind::Numa {
+        domains::read_table();
     }
     if let Some(patience) = configuration.patience {
         SETTINGS.write(&patience);
@@ -202,8 +232,18 @@ pub fn configure(configuration: impl Into<Configuration>) -> Result<(), Configur
     Ok(())
 }
 
-fn change_slow_path(wishes: Wishes) -> Result<(), ConfigureError> {
-    let choice = choose(&facts::gather(wishes));
+fn change_slow_path(configuration: &Configuration) -> Result<(), ConfigureError> {
+    let domains = configuration.domains.unwrap_or_else(domains::now);
+    let wishes = match (configuration.wishes, configuration.domains) {
+        (Some(wishes), _) => wishes,
+        (None, None) => return Ok(()),
+        // There may be more domains of another kind, and so what fits may be another one.
+        (None, Some(_)) => environment::sensible().wishes.unwrap_or(Wishes::NONE),
+    };
+    let choice = choose(&facts::gather(wishes, domains));
+    if configuration.wishes.is_none() && choice.slow_path == start::chosen().slow_path {
+        return Ok(());
+    }
     if choice.slow_path != start::chosen().slow_path && facts::threads().is_some_and(|threads| threads > 1) {
         return Err(ConfigureError::OtherThreads);
     }
@@ -230,7 +270,8 @@ pub fn choice() -> Choice {
 
 /// What fits the threads of this process, and what its environment says.
 pub(crate) fn automatic() -> Choice {
-    choose(&facts::gather(environment::sensible().wishes.unwrap_or(Wishes::NONE)))
+    let wishes = environment::sensible().wishes.unwrap_or(Wishes::NONE);
+    choose(&facts::gather(wishes, domains::now()))
 }
 
 /// What the environment says, before anybody can have asked.
@@ -258,6 +299,8 @@ pub enum ConfigureError {
     OutOfRange(OutOfRange),
     /// The wishes cannot be had together.
     Wishes(WishError),
+    /// There are no such domains.
+    Domains(DomainsError),
     /// The slow path would change, and there are other threads, or it cannot be told whether there are any.
     OtherThreads,
     /// The slow path would change, and the system refuses to have the code rewritten that follows the old one.
@@ -273,6 +316,7 @@ impl fmt::Display for ConfigureError {
         match self {
             Self::OutOfRange(error) => error.fmt(f),
             Self::Wishes(error) => error.fmt(f),
+            Self::Domains(error) => error.fmt(f),
             Self::OtherThreads => f.write_str(
                 "another slow path would be chosen while there are other threads: call `configure` before the first one \
                  starts, at the start of `main`",

@@ -5,10 +5,12 @@ use core::str::FromStr;
 use std::sync::OnceLock;
 
 use super::configure::{Configuration, take_from_environment};
+use super::domains::{self, DomainsError};
 use super::fixed::Fixed;
-use super::policy;
+use super::{locality, policy};
 use crate::resilient::PolicyError;
 use crate::select::WishError;
+use crate::slowpath::LocalityError;
 use crate::slowpath::parking::ParseError;
 
 /// The environment variable with the parameters of waiting: `QSPINLOCK_PARKING=spin=300,yields=2`, times in nanoseconds.
@@ -23,11 +25,19 @@ pub const SLOW_PATH_VARIABLE: &str = "QSPINLOCK";
 /// [`Policy`](crate::resilient::Policy) for what there is.
 pub const RESILIENT_VARIABLE: &str = "QSPINLOCK_RESILIENT";
 
-/// What [`SLOW_PATH_VARIABLE`] and [`ENVIRONMENT_VARIABLE`] said when they were read: on Linux and Android before `main`,
+/// The environment variable that says what counts as near: `QSPINLOCK_DOMAIN=node`, `l3`, or `pretend:N`. See
+/// [`Domains`](super::Domains).
+pub const DOMAIN_VARIABLE: &str = "QSPINLOCK_DOMAIN";
+
+/// The environment variable that says how long a lock stays in a domain: `QSPINLOCK_NUMA=threshold=1000000,one_in=128`. See
+/// [`Locality`](crate::slowpath::Locality).
+pub const LOCALITY_VARIABLE: &str = "QSPINLOCK_NUMA";
+
+/// What [`SLOW_PATH_VARIABLE`], [`ENVIRONMENT_VARIABLE`] and [`DOMAIN_VARIABLE`] said when they were read: on Linux and Android before `main`,
 /// elsewhere when they are first needed.
 ///
 /// # Errors
-/// If one of them, or [`RESILIENT_VARIABLE`], says nothing sensible. Then its default applies, and one line on standard error has said why. A program
+/// If one of them, or [`RESILIENT_VARIABLE`] or [`LOCALITY_VARIABLE`], says nothing sensible. Then its default applies, and one line on standard error has said why. A program
 /// whose users set the variables themselves may want to stop.
 pub fn environment() -> Result<Configuration, EnvironmentError> {
     let Said { configuration, error } = said();
@@ -61,7 +71,14 @@ fn said() -> Said {
         if let Some(policy) = read(RESILIENT_VARIABLE, EnvironmentError::Policy, &mut error) {
             policy::take_from_environment(policy);
         }
-        Said { configuration: Configuration { patience, wishes }, error }
+        let domains = read(DOMAIN_VARIABLE, EnvironmentError::Domains, &mut error);
+        if let Some(domains) = domains {
+            domains::set(domains);
+        }
+        if let Some(locality) = read(LOCALITY_VARIABLE, EnvironmentError::Locality, &mut error) {
+            locality::take_from_environment(locality);
+        }
+        Said { configuration: Configuration { patience, wishes, domains }, error }
     })
 }
 
@@ -98,7 +115,9 @@ mod variable {
 
     extern "C" fn at_start() {
         // Reads the environment, and decides by it. `patch::status` says what came of the rest.
-        let _ = crate::start::chosen();
+        if crate::start::chosen().slow_path == crate::select::SlowPathKind::Numa {
+            super::domains::read_table();
+        }
         let _ = crate::patch::follow();
     }
 
@@ -119,6 +138,7 @@ mod variable {
 
     const _: () = assert!(super::ENVIRONMENT_VARIABLE.len() < 32 && super::SLOW_PATH_VARIABLE.len() < 32);
     const _: () = assert!(super::RESILIENT_VARIABLE.len() < 32);
+    const _: () = assert!(super::DOMAIN_VARIABLE.len() < 32 && super::LOCALITY_VARIABLE.len() < 32);
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -152,6 +172,10 @@ pub enum EnvironmentError {
     Wishes(WishError),
     /// [`RESILIENT_VARIABLE`] was not understood.
     Policy(PolicyError),
+    /// [`DOMAIN_VARIABLE`] was not understood.
+    Domains(DomainsError),
+    /// [`LOCALITY_VARIABLE`] was not understood.
+    Locality(LocalityError),
 }
 
 impl fmt::Display for EnvironmentError {
@@ -163,12 +187,17 @@ impl fmt::Display for EnvironmentError {
             Self::NotText(variable @ RESILIENT_VARIABLE) => {
                 write!(f, "{variable}: it is not text: write `limit=250ms`, `strict`, or both with a comma between")
             }
+            Self::NotText(variable @ DOMAIN_VARIABLE) => {
+                write!(f, "{variable}: it is not text: write `node`, `l3` or `pretend:N`")
+            }
             Self::NotText(variable) => {
                 write!(f, "{variable}: it is not text: write `name=value`, separated by commas")
             }
             Self::Parse(error) => write!(f, "{ENVIRONMENT_VARIABLE}: {error}"),
             Self::Wishes(error) => write!(f, "{SLOW_PATH_VARIABLE}: {error}"),
             Self::Policy(error) => write!(f, "{RESILIENT_VARIABLE}: {error}"),
+            Self::Domains(error) => write!(f, "{DOMAIN_VARIABLE}: {error}"),
+            Self::Locality(error) => write!(f, "{LOCALITY_VARIABLE}: {error}"),
         }
     }
 }

@@ -4,24 +4,34 @@
 //! has a number, its *slot*, from its first contended acquire until it ends.
 
 mod configure;
+mod domains;
 mod environment;
 mod exit;
 mod facts;
 mod fixed;
 mod fork;
+mod locality;
 mod park;
 mod policy;
 mod records;
 mod slots;
+mod topology;
+mod urgent;
 
 pub(crate) use configure::automatic;
 pub use configure::{Configuration, ConfigureError, choice, configuration, configure};
-pub use environment::{ENVIRONMENT_VARIABLE, EnvironmentError, RESILIENT_VARIABLE, SLOW_PATH_VARIABLE, environment};
+pub use domains::{Domains, DomainsError, Topology, topology};
+pub use environment::{
+    DOMAIN_VARIABLE, ENVIRONMENT_VARIABLE, EnvironmentError, LOCALITY_VARIABLE, RESILIENT_VARIABLE, SLOW_PATH_VARIABLE,
+    environment,
+};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use facts::threads as count;
+pub use locality::{locality, set_locality};
 pub use policy::{policy, set_policy};
 pub use records::locks_left_behind;
 pub use slots::{CAPACITY, slots_in_use};
+pub use topology::{KNOWN_CPUS, SysFile, TopologyError, read_domains};
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,7 +40,7 @@ use crate::atomic::{
 };
 use crate::machine::{Access, Budget, Cell, Event, GlobalMachine, Machine};
 use crate::queue::{Cpu, Slot};
-use crate::slowpath::Patience;
+use crate::slowpath::{Locality, Patience};
 
 /// The threads of this process, as a [`Machine`].
 ///
@@ -40,6 +50,12 @@ use crate::slowpath::Patience;
 /// use mutexes, and a handler may have interrupted its thread inside of one. The C library's `errno` is kept.
 /// [Resilient](crate::resilient) locks it may take whatever its thread holds or waits for: it is told if it cannot have
 /// one. It releases what it took before it returns.
+///
+/// # Domains
+/// A thread is in the [domain](Domains) of the CPU that it runs on when it queues: a memory node, or a last-level cache
+/// (`QSPINLOCK_DOMAIN`, [`Configuration::domains`]). Without Linux and its `/sys` there is one. A thread with a real-time policy
+/// (`SCHED_FIFO`, `SCHED_RR`, `SCHED_DEADLINE`) is let past by nobody for the sake of a near CPU; it is asked for its policy once,
+/// when it first waits in such a queue, so set that before.
 ///
 /// # Fork
 /// In the child of a `fork` only the forking thread goes on. With [`Parking`](crate::slowpath::Parking)
@@ -132,6 +148,26 @@ unsafe impl Machine for Threads {
 
     fn now(&self) -> u64 {
         clock()
+    }
+
+    #[inline]
+    fn domain(&self) -> u32 {
+        domains::mine()
+    }
+
+    #[inline]
+    fn is_urgent(&self) -> bool {
+        urgent::is_urgent()
+    }
+
+    #[inline]
+    fn locality(&self) -> Locality {
+        locality::locality()
+    }
+
+    #[inline]
+    fn choose(&self, n: u32) -> u32 {
+        urgent::choose(n)
     }
 
     fn wait(&self, cell: &AtomicCell, value: u32, access: Access, until: Option<u64>) {

@@ -65,10 +65,10 @@ pub(super) fn kick(token: &AtomicCell) {
 
 /// Puts back the C library's error number when dropped: a lock that is taken in a signal handler must not change what
 /// the interrupted code is about to look at.
-struct Errno(#[cfg(unix)] errno::Errno);
+pub(super) struct Errno(#[cfg(unix)] errno::Errno);
 
 impl Errno {
-    fn keep() -> Self {
+    pub(super) fn keep() -> Self {
         Self(
             #[cfg(unix)]
             errno::errno(),

@@ -40,6 +40,7 @@ impl Child {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
         command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CASE, test);
         command.env_remove(ENVIRONMENT_VARIABLE).env_remove(SLOW_PATH_VARIABLE);
+        command.env_remove("QSPINLOCK_DOMAIN").env_remove("QSPINLOCK_NUMA");
         for (name, value) in variables {
             value.map(|value| command.env(name, value));
         }

@@ -108,6 +108,9 @@ fn sites_are_the_chosen_code() {
                 }
             }
             assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+            // And not to what another one would have.
+            let all = SlowPathKind::ALL.iter().map(|&kind| patch::slow_path::<Threads>(kind));
+            assert_eq!(all.collect::<BTreeSet<_>>().len(), SlowPathKind::ALL.len());
         });
     }
     // Something to record.

@@ -37,6 +37,10 @@ pub(crate) fn word_transitions() -> Monitor {
             "word.barge" => old & LOCKED == 0 && new == old | 1,
             "word.pend" => old & !LOCKED == 0 && new == old | PENDING,
             "word.claim-pending" => old & (LOCKED | PENDING) == PENDING && new == old & !PENDING | 1,
+            "word.claim-bringing-back" => {
+                let is_taken = new & ((1 << TAIL_SHIFT) - 1) == 1 && tail(new).is_some();
+                old & (LOCKED | PENDING) == 0 && tail(old).is_some() && is_taken && tail(new) != tail(old)
+            }
             "word.claim-sole" => old & (LOCKED | PENDING) == 0 && tail(old).is_some() && new == 1,
             "tail.exchange" => {
                 let low = (1 << TAIL_SHIFT) - 1;
@@ -72,8 +76,10 @@ pub(crate) fn arrival_order() -> Monitor {
 pub(crate) fn hand_offs() -> Monitor {
     let mut owing: BTreeSet<Context> = BTreeSet::new();
     Box::new(move |step| match (step.access, step.new) {
-        ("word.claim-head", Some(_)) => check(owing.insert(step.who), "two claims, no promotion", step),
-        ("node.grant", Some(_)) => {
+        ("word.claim-head" | "word.claim-bringing-back", Some(_)) => {
+            check(owing.insert(step.who), "two claims, no promotion", step)
+        }
+        ("node.grant" | "numa.grant", Some(_)) => {
             check(step.old == 0, "a waiter was promoted twice", step)?;
             check(owing.remove(&step.who), "a promotion by who owes none", step)
         }
@@ -109,7 +115,9 @@ pub(crate) fn slips() -> Monitor {
         let (Role::Word(lock), Some(_)) = (step.role, step.new) else { return Ok(()) };
         match step.access {
             "tail.exchange" | "word.pend" => drop(waiting.insert((lock, step.who), BTreeSet::new())),
-            "word.claim-sole" | "word.claim-head" | "word.claim-pending" => drop(waiting.remove(&(lock, step.who))),
+            "word.claim-sole" | "word.claim-head" | "word.claim-bringing-back" | "word.claim-pending" => {
+                drop(waiting.remove(&(lock, step.who)))
+            }
             "word.try" => {
                 let others = waiting.iter_mut().filter(|((of, who), _)| *of == lock && *who != step.who);
                 for ((_, who), slipped_past) in others {
@@ -144,7 +152,9 @@ pub(crate) fn levels() -> Monitor {
                 check(!queued.contains_key(&node), "a node was initialised while it was queued", step)?;
             }
             (Role::Word(_), "tail.exchange") => drop(queued.insert(tail(new).expect("checked above"), step.who)),
-            (Role::Word(_), "word.claim-sole" | "word.claim-head") => queued.retain(|_, who| *who != step.who),
+            (Role::Word(_), "word.claim-sole" | "word.claim-head" | "word.claim-bringing-back") => {
+                queued.retain(|_, who| *who != step.who)
+            }
             _ => {}
         }
         Ok(())

@@ -11,6 +11,7 @@ pub(crate) struct QueueOnly;
 
 impl Flavour<Threads> for QueueOnly {
     type Error = Infallible;
+    type Baton = ();
     const PENDING_LANE: bool = false;
 }
 

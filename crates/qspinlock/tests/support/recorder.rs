@@ -121,7 +121,7 @@ unsafe impl Recorder for Vm {
     fn keep(&self, report: &Report) -> Ticket {
         let who = self.shared.who();
         let (role, order) = (Role::Fence(who.cpu), Ordering::Relaxed);
-        self.shared.record(Step { who, access: "keep", order, role, old: 0, new: None });
+        self.shared.record(Step { who, access: "keep", order, role, old: 0, new: None, time: 0 });
         self.recorder.reports.borrow_mut().insert(who, *report);
         None
     }

@@ -18,11 +18,11 @@ use corosensei::Yielder;
 use qspinlock::Machine;
 use qspinlock::machine::{Access, Budget, Cell, Event, Ordering};
 use qspinlock::queue::{Cpu, Slot, Tail};
-use qspinlock::slowpath::{Flavour, Patience, SlowPath, walk};
+use qspinlock::slowpath::{Flavour, Locality, Patience, SlowPath, walk};
 use qspinlock::word::LockWord;
 
 #[allow(unused_imports, reason = "each test file uses a part")]
-pub(crate) use world::{Failure, Machinery, PATIENT, SLEEPY, Setup, World, play, run};
+pub(crate) use world::{Failure, Machinery, PATIENT, SLEEPY, Setup, Spread, World, play, run};
 
 const KICK: Access = Access::release("kick", "the sleep that it ends");
 const TRACE: usize = 150;
@@ -61,6 +61,8 @@ pub(crate) struct Step {
     pub(crate) role: Role,
     pub(crate) old: u32,
     pub(crate) new: Option<u32>,
+    /// When, in steps of the machine. Filled in as it is recorded.
+    pub(crate) time: u64,
 }
 
 /// Judges every step.
@@ -94,6 +96,7 @@ pub(crate) struct Shared {
     monitors: RefCell<Vec<Monitor>>,
     sabotage: Option<Sabotage>,
     patience: Patience,
+    spread: Spread,
     /// A sleep goes on when a handler has interrupted it: a machine as it must not be.
     stubborn: bool,
     hints: bool,
@@ -144,6 +147,7 @@ impl Shared {
         if self.stopped.get() || self.running.get().is_none() {
             return;
         }
+        let step = Step { time: self.time.get(), ..step };
         let mut trace = self.trace.borrow_mut();
         if trace.len() == TRACE {
             trace.pop_front();
@@ -214,7 +218,15 @@ impl VmCell {
         s.pause(None);
         let (old, who) = (self.value.get(), s.who());
         let intended = f(old);
-        let mut step = Step { who, access: access.name, order: access.order, role: self.role, old, new: intended };
+        let mut step = Step {
+            who,
+            access: access.name,
+            order: access.order,
+            role: self.role,
+            old,
+            new: intended,
+            time: s.time.get(),
+        };
         if let (Some(_), Some(sabotage)) = (intended, s.sabotage) {
             step.new = sabotage(step, &mut s.rng.borrow_mut());
         }
@@ -273,6 +285,7 @@ unsafe impl Cell for VmCell {
             role: self.role,
             old: seen,
             new: None,
+            time: 0,
         });
         seen
     }
@@ -330,13 +343,33 @@ unsafe impl Machine for Vm {
         let s = &*self.shared;
         let who = s.who();
         let (role, order) = (Role::Fence(who.cpu), access.order);
-        s.record(Step { who, access: access.name, order, role, old: 0, new: None });
+        s.record(Step { who, access: access.name, order, role, old: 0, new: None, time: 0 });
     }
 
     fn signal_fence(&self) {}
 
     fn now(&self) -> u64 {
-        self.shared.time.get()
+        self.shared.time.get() << self.shared.spread.step_shift
+    }
+
+    fn domain(&self) -> u32 {
+        self.shared.who().cpu as u32 % self.shared.spread.domains
+    }
+
+    /// A handler, or with interrupts off.
+    fn is_urgent(&self) -> bool {
+        {
+            let who = self.shared.who();
+            who.depth > 0 || self.shared.cpus[who.cpu].masked.get()
+        }
+    }
+
+    fn locality(&self) -> Locality {
+        self.shared.spread.locality
+    }
+
+    fn choose(&self, n: u32) -> u32 {
+        self.shared.random(n as usize) as u32
     }
 
     fn wait(&self, cell: &VmCell, value: u32, access: Access, until: Option<u64>) {
@@ -363,7 +396,7 @@ unsafe impl Machine for Vm {
     fn preempted(&self, cpu: Cpu) -> bool {
         let s = &*self.shared;
         let (role, order) = (Role::Token(cpu.index()), Ordering::Relaxed);
-        s.record(Step { who: s.who(), access: "preempted", order, role, old: 0, new: None });
+        s.record(Step { who: s.who(), access: "preempted", order, role, old: 0, new: None, time: 0 });
         assert!(s.hints, "a waiter asks whether {cpu:?} is preempted");
         s.random(2) == 0
     }
@@ -384,6 +417,7 @@ pub(crate) struct QueueOnly;
 
 impl Flavour<Vm> for QueueOnly {
     type Error = Infallible;
+    type Baton = ();
     const PENDING_LANE: bool = false;
 }
 

@@ -11,7 +11,7 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 use qspinlock::RawSpinLock;
 use qspinlock::machine::Event;
 use qspinlock::queue::{Cpu, NODES, Node, Slot, Tail};
-use qspinlock::slowpath::{Patience, SlowPath};
+use qspinlock::slowpath::{Locality, Patience, SlowPath};
 
 use super::recorder::Recorded;
 use super::{Context, Monitor, Own, Pause, Role, Sabotage, Shared, Step, Vm, VmCell, Wake};
@@ -36,6 +36,21 @@ pub(crate) struct Setup {
     pub(crate) stubborn: bool,
     /// Whether CPUs seem to be preempted, now and then. Else nobody may ask.
     pub(crate) hints: bool,
+    pub(crate) spread: Spread,
+}
+
+/// How CPUs are spread over domains, in turn, and what heads do about it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spread {
+    pub(crate) domains: u32,
+    pub(crate) locality: Locality,
+    /// A step of the machine is 2 to this nanoseconds.
+    pub(crate) step_shift: u32,
+}
+
+impl Spread {
+    /// One domain.
+    pub(crate) const NONE: Self = Self { domains: 1, locality: Locality::DEFAULT, step_shift: 0 };
 }
 
 /// Waiters do everything that they may do, for some time.
@@ -159,6 +174,7 @@ impl Machinery {
             patience: setup.patience,
             stubborn: setup.stubborn,
             hints: setup.hints,
+            spread: setup.spread,
             failure: RefCell::default(),
             handler: RefCell::default(),
             events: RefCell::default(),

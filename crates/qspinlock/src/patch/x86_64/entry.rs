@@ -5,7 +5,7 @@
 use crate::atomic::AtomicCell;
 use crate::machine::GlobalMachine;
 use crate::select::SlowPathKind;
-use crate::slowpath::{ByLoad, Native, Paravirt, Parking, SlowPath, TestAndSet};
+use crate::slowpath::{ByLoad, Native, Numa, Paravirt, Parking, SlowPath, TestAndSet};
 use crate::start;
 use crate::word::LockWord;
 
@@ -20,7 +20,14 @@ pub(super) trait Choosable<M: GlobalMachine<Cell = AtomicCell>>:
 impl<M: GlobalMachine<Cell = AtomicCell>> Choosable<M> for Native {
     #[inline(always)]
     fn is_closed() -> bool {
-        start::is_closed_as(SlowPathKind::Native) || start::is_closed_as(SlowPathKind::Numa)
+        start::is_closed_as(SlowPathKind::Native)
+    }
+}
+
+impl<M: GlobalMachine<Cell = AtomicCell>> Choosable<M> for Numa {
+    #[inline(always)]
+    fn is_closed() -> bool {
+        start::is_closed_as(SlowPathKind::Numa)
     }
 }
 
@@ -79,7 +86,8 @@ pub(super) fn release<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<Atomi
 
 pub(super) fn slow_path<M: GlobalMachine<Cell = AtomicCell>>(kind: SlowPathKind) -> usize {
     let function: extern "C" fn(&LockWord<AtomicCell>) = match kind {
-        SlowPathKind::Native | SlowPathKind::Numa => slow::<M, Native>,
+        SlowPathKind::Native => slow::<M, Native>,
+        SlowPathKind::Numa => slow::<M, Numa>,
         SlowPathKind::Paravirt => slow::<M, Paravirt>,
         SlowPathKind::Parking => slow::<M, Parking>,
         SlowPathKind::TestAndSet => slow::<M, TestAndSet>,

@@ -2,7 +2,7 @@
 //!
 //! | | in the file | native, numa, test-and-set | paravirt | parking |
 //! |---|---|---|---|---|
-//! | acquire, 5 bytes | `call look_up` | `call native` | `call paravirt` | `call parking` |
+//! | acquire, 5 bytes | `call look_up` | `call` its own | `call paravirt` | `call parking` |
 //! | release, 13 bytes | `jmp cold` | `mov byte [rdi], 0` | `lock dec byte [rdi]` | `test byte [rdi + 1], 0xfe` |
 //! | | | | `jne cold` | `jne cold` |
 //! | | | | | `mov byte [rdi], 0` |
@@ -58,6 +58,7 @@ pub(crate) struct Record {
     /// Acquire: the look-up. Release: the cold block.
     in_file: i32,
     native: i32,
+    numa: i32,
     paravirt: i32,
     parking: i32,
     test_and_set: i32,
@@ -90,7 +91,8 @@ impl Record {
         use SlowPathKind::{Native, Numa, Paravirt, Parking, TestAndSet};
         let offset = match (form, self.kind) {
             (None, _) => &self.in_file,
-            (Some(Native | Numa), KIND_ACQUIRE) => &self.native,
+            (Some(Native), KIND_ACQUIRE) => &self.native,
+            (Some(Numa), KIND_ACQUIRE) => &self.numa,
             (Some(TestAndSet), KIND_ACQUIRE) => &self.test_and_set,
             (Some(Parking), KIND_ACQUIRE) => &self.parking,
             (Some(Paravirt), KIND_ACQUIRE) => &self.paravirt,
@@ -191,7 +193,8 @@ mod tests {
     #[test]
     fn code_is_as_long_as_its_site() {
         // Offsets that lead somewhere near, from a record that is nowhere in a section.
-        let of = |kind| Record { site: 64, kind, in_file: 8, native: 8, paravirt: 8, parking: 8, test_and_set: 8 };
+        let of =
+            |kind| Record { site: 64, kind, in_file: 8, native: 8, numa: 8, paravirt: 8, parking: 8, test_and_set: 8 };
         for kind in [KIND_ACQUIRE, KIND_RELEASE] {
             let record = of(kind);
             for form in SlowPathKind::ALL.iter().copied().map(Some).chain([None]) {

@@ -7,7 +7,7 @@ use core::arch::asm;
 use super::{Record, entry};
 use crate::atomic::AtomicCell;
 use crate::machine::GlobalMachine;
-use crate::slowpath::{Native, Paravirt, Parking, TestAndSet};
+use crate::slowpath::{Native, Numa, Paravirt, Parking, TestAndSet};
 use crate::word::LockWord;
 
 /// The section. Its name is that of a version: an image may hold several copies of the library, each with its own
@@ -57,6 +57,7 @@ pub(crate) fn acquire<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<Atomi
             ".long 1",
             ".long {look_up}@PLT - .",
             ".long {native}@PLT - .",
+            ".long {numa}@PLT - .",
             ".long {paravirt}@PLT - .",
             ".long {parking}@PLT - .",
             ".long {test_and_set}@PLT - .",
@@ -64,6 +65,7 @@ pub(crate) fn acquire<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<Atomi
             in("rdi") core::ptr::from_ref(word),
             look_up = sym entry::look_up::<M>,
             native = sym entry::enter::<M, Native>,
+            numa = sym entry::enter::<M, Numa>,
             paravirt = sym entry::enter::<M, Paravirt>,
             parking = sym entry::enter::<M, Parking>,
             test_and_set = sym entry::enter::<M, TestAndSet>,
@@ -92,7 +94,7 @@ pub(crate) fn release<M: GlobalMachine<Cell = AtomicCell>>(word: &LockWord<Atomi
             ".long 29b - .",
             ".long 2",
             ".long {cold} - .",
-            ".long 0, 0, 0, 0",
+            ".long 0, 0, 0, 0, 0",
             ".popsection",
             in("rdi") core::ptr::from_ref(word),
             cold = label { entry::release::<M>(word) },
@@ -114,7 +116,7 @@ pub(super) fn records() -> &'static [Record] {
             here!("records"),
             record!("records"),
             ".p2align 2",
-            ".long 0, 0, 0, 0, 0, 0, 0",
+            ".long 0, 0, 0, 0, 0, 0, 0, 0",
             ".popsection",
             concat!("lea {start}, [rip + __start_", section!(), "]"),
             concat!("lea {stop}, [rip + __stop_", section!(), "]"),

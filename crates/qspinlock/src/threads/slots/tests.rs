@@ -56,6 +56,7 @@ struct QueueOnly;
 
 impl Flavour<Threads> for QueueOnly {
     type Error = Infallible;
+    type Baton = ();
     const PENDING_LANE: bool = false;
 }
 
