@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use qspinlock::RawSpinLock;
 use qspinlock::resilient;
 use qspinlock::slowpath::{
-    ByLoad, Chosen, Fallible, Native, Paravirt, Parking, ParkingExact, Sleeping, SlowPath, TestAndSet,
+    ByLoad, Chosen, Fallible, Native, Numa, Paravirt, Parking, ParkingExact, Sleeping, SlowPath, TestAndSet,
 };
 use qspinlock::threads::Threads;
 
@@ -92,6 +92,8 @@ pub(crate) trait LockJob {
 contenders! {
     /// This library's queued spinlock.
     Native = "native", Untimed<Native>, fair: true, sleeps: false;
+    /// The same, which stays in one domain for a while.
+    Numa = "numa", Untimed<Numa>, fair: false, sleeps: false;
     /// This library's lock for virtual CPUs, whose waiters spin for a while and then sleep.
     Paravirt = "paravirt", Untimed<Paravirt>, fair: false, sleeps: true;
     /// This library's lock whose waiters sleep.
@@ -106,6 +108,8 @@ contenders! {
     Resilient = "resilient", Resilient<Chosen>, fair: false, sleeps: true;
     /// The same, whose waiters spin in a queue.
     ResilientNative = "resilient-native", Resilient<Native>, fair: true, sleeps: false;
+    /// The same, which hand the lock to near ones first, for a while.
+    ResilientNuma = "resilient-numa", Resilient<Numa>, fair: false, sleeps: false;
     /// The same, for virtual CPUs.
     ResilientParavirt = "resilient-paravirt", Resilient<Paravirt>, fair: false, sleeps: true;
     /// The same, without a queue.
@@ -132,9 +136,10 @@ impl LockName {
     /// What `bench` measures if it is not told. The exact form of a lock is there to test the lock, not to be used; and of
     /// resilient locks one is enough to see what that costs.
     pub(crate) fn usual() -> impl Iterator<Item = Self> {
-        const UNUSUAL: [LockName; 4] = [
+        const UNUSUAL: [LockName; 5] = [
             LockName::ParkingExact,
             LockName::ResilientNative,
+            LockName::ResilientNuma,
             LockName::ResilientParavirt,
             LockName::ResilientTestAndSet,
         ];
@@ -163,7 +168,14 @@ impl LockName {
 
     /// It returns an error instead of waiting for ever.
     pub(crate) const fn is_resilient(self) -> bool {
-        matches!(self, Self::Resilient | Self::ResilientNative | Self::ResilientParavirt | Self::ResilientTestAndSet)
+        matches!(
+            self,
+            Self::Resilient
+                | Self::ResilientNative
+                | Self::ResilientNuma
+                | Self::ResilientParavirt
+                | Self::ResilientTestAndSet
+        )
     }
 }
 

@@ -2,9 +2,13 @@
 
 mod bench;
 mod check;
+mod draw;
 mod failure;
+mod files;
 mod locks;
+mod page;
 mod probe;
+mod sim;
 mod torture;
 mod ui;
 
@@ -32,6 +36,8 @@ enum Command {
     Bench(bench::Args),
     /// Explore every execution of the lock code under a weak memory
     Check(check::Args),
+    /// Simulate the locks on a machine that is not here
+    Sim(sim::Args),
     /// Try to break a lock
     Torture(torture::Args),
     /// See what this library does
@@ -63,6 +69,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Probe(args) => probe::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Torture(args) => torture::run(&args),
         Command::Demo(Demo::Deadlock(args)) => torture::philosophers::run(&args),
     }

@@ -95,9 +95,12 @@ fn a_limit_that_is_reached_does_not_pass() {
 
 #[test]
 fn bad_input_is_refused_with_a_reason() {
-    refused(&["--lock", "mcs"], "known are native, paravirt, parking, parking-exact, test-and-set");
-    refused(&["--waiting", "awake"], "known are all, lane, sleepers");
+    refused(&["--lock", "mcs"], "known are native, numa, paravirt, parking, parking-exact, test-and-set");
+    refused(&["--waiting", "awake"], "known are all, lane, sleepers, queue");
     refused(&["--cpus", "0"], "at least 1");
+    refused(&["--sorting", "never"], "known are always, whim");
+    refused(&["--lock", "native", "--urgent", "1"], "sets no waiter aside");
+    refused(&["--lock", "numa", "--urgent", "4"], "at most 3");
     refused(&["--cpus", "9"], "at most 8");
     refused(&["--acquires", "0"], "at least 1");
     refused(&["--interrupts", "200"], "at most 3");

@@ -66,6 +66,7 @@ fn two_nodes() -> Fake {
         ("sys/devices/system/cpu/offline", "5,7\n"),
         ("sys/devices/system/cpu/possible", "0-7,16-19\n"),
         ("sys/devices/system/node/online", "0,2\n"),
+        ("sys/devices/system/node/has_cpu", "0,2\n"),
         ("sys/devices/system/node/node0/cpulist", "0-4,6\n"),
         ("sys/devices/system/node/node0/meminfo", "Node 0 MemTotal:       16777216 kB\nNode 0 MemFree: 1 kB\n"),
         ("sys/devices/system/node/node0/distance", "10 21\n"),
@@ -146,7 +147,7 @@ fn nodes_caches_holes_and_offline_cpus() {
     assert_eq!(seen["facts"]["process"], who);
     assert_eq!(seen["facts"]["kernel"], json!({"cpus": 12, "domains": 2, "wishes": null}), "and those that may come");
     let reason = seen["choices"]["kernel"]["reason"].as_str().expect("a reason");
-    assert!(reason.contains("several memory nodes"), "{reason}");
+    assert!(reason.contains("several domains"), "{reason}");
     assert_eq!(seen["line_transfer"], Value::Null, "nothing is measured on paper");
     assert_eq!(seen["tsc"]["mhz"], Value::Null);
     assert_eq!(seen["warnings"], json!([]));
@@ -159,6 +160,36 @@ fn the_same_as_text() {
     for what in ["10 (0-4,6,16-19)", "2 (5,7)", "4: [0-2] [3-4,6] [16-17] [18-19]", "16.0 GiB", "none: bare metal"] {
         assert!(run.stdout.contains(what), "{what} is missing: {run:#?}");
     }
+}
+
+/// What counts as near is what the locks of the process count, too.
+#[test]
+fn domains_by_nodes_caches_and_pretence() {
+    let fake = two_nodes();
+    let by = |unit: &str, args: &[&str]| {
+        let root = fake.0.to_str().expect("a plain name");
+        probe_by("QSPINLOCK_DOMAIN", unit, &[&["--root", root], args].concat())
+    };
+    for (unit, found, of_process) in [("node", 2, 2), ("l3", 4, 4), ("pretend:7", 7, 7)] {
+        let run = by(unit, &["--json"]);
+        assert_eq!(run.code, Some(0), "{run:#?}");
+        let seen = run.json();
+        assert_eq!(seen["lock_domains"], json!({"unit": unit, "found": found, "problem": null}));
+        assert_eq!(seen["facts"]["process"]["domains"], of_process);
+        assert_eq!(seen["facts"]["kernel"]["domains"], 2, "a kernel is not asked by this process");
+        let shown = by(unit, &[]).stdout;
+        assert!(shown.contains(&format!("{found} (by {unit})")), "{shown}");
+    }
+    let run = by("socket", &["--json"]);
+    assert_eq!(run.code, Some(2), "{run:#?}");
+    assert!(run.stderr.contains("QSPINLOCK_DOMAIN: there is no `socket`: choose from node l3 pretend:N"), "{run:#?}");
+
+    fake.write("sys/devices/system/node/node2/cpulist", "16-x\n");
+    let seen = by("node", &["--json"]).json();
+    let why = "/sys/devices/system/node/node2/cpulist: `16-x` makes no sense";
+    assert_eq!(seen["lock_domains"], json!({"unit": "node", "found": null, "problem": why}));
+    let warnings = seen["warnings"].to_string();
+    assert!(warnings.contains(&format!("{why}; locks take all CPUs to be in one domain")), "{warnings}");
 }
 
 #[test]
@@ -310,6 +341,10 @@ fn an_environment_that_says_nothing_sensible_is_wrong_usage() {
         ("QSPINLOCK", "fast"),
         ("QSPINLOCK", "native,parking"),
         ("QSPINLOCK", "paravirt,nopvspin"),
+        ("QSPINLOCK", "numa=on,numa=off"),
+        ("QSPINLOCK_DOMAIN", "pretend:0"),
+        ("QSPINLOCK_NUMA", "one_in=0"),
+        ("QSPINLOCK_NUMA", "threshold=1ms"),
     ] {
         let output = probe_by(variable, value, &["--no-transfer"]);
         assert_eq!(output.code, Some(2), "{value}");

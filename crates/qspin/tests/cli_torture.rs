@@ -52,6 +52,33 @@ const FOUR: &[&str] = &["--threads", "4"];
 const ONE_CPU: &[&str] = &["--profile", "one-cpu"];
 const CROWD: &[&str] = &["--profile", "crowd"];
 
+/// And waiters are set aside, who come back, also those whose time is not over.
+#[test]
+fn numa_holds_and_waiters_are_set_aside() {
+    let report = holds("numa", &["--threads", "6", "--domains", "2"]);
+    let locality = &report["locality"];
+    assert_eq!((&locality["near"], &locality["domains"]), (&"pretend:2".into(), &2.into()));
+    assert!(locality["set_aside"].as_u64() > Some(0), "{locality}");
+    assert!(locality["brought_back"].as_u64() > Some(0), "{locality}");
+    let report = holds("numa", &["--threads", "4", "--domains", "1"]);
+    assert_eq!(report["locality"]["set_aside"], 0);
+}
+
+#[test]
+fn domains_are_pretended_for_who_looks() {
+    for (args, why) in [
+        (&["--lock", "native", "--domains", "2"][..], "--domains: native does not look at domains; numa does"),
+        (&["--lock", "chosen", "--domains", "2"], "--domains: chosen does not look at domains; numa does"),
+        (&["--lock", "numa", "--domains", "0"], "1..=1024"),
+        (&["--lock", "numa", "--domains", "1025"], "1..=1024"),
+        (&["--resilient", "--domains", "2"], "cannot be used with"),
+    ] {
+        let run = torture(args);
+        assert_eq!(run.code, Some(2), "{args:?}: {run:#?}");
+        assert!(run.stderr.contains(why), "{args:?}: {run:#?}");
+    }
+}
+
 #[test]
 fn native_holds() {
     holds("native", FOUR);
@@ -278,7 +305,10 @@ fn a_lost_kick_is_caught() {
 #[test]
 fn wrong_usage_is_told_what_is_right() {
     for (args, told) in [
-        (&["--lock", "nativ"][..], "native, paravirt, parking, parking-exact, chosen, chosen-by-load, resilient, "),
+        (
+            &["--lock", "nativ"][..],
+            "native, numa, paravirt, parking, parking-exact, chosen, chosen-by-load, resilient, ",
+        ),
         (&["--lock", ""], "native"),
         (&["--threads", "0"], "1..=1024"),
         (&["--threads", "5000"], "1..=1024"),

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use qspinlock::resilient::Mutex;
-use qspinlock::slowpath::{Chosen, Fallible, Native, Paravirt, TestAndSet};
+use qspinlock::slowpath::{Chosen, Fallible, Native, Numa, Paravirt, TestAndSet};
 use qspinlock::threads::Threads;
 
 use super::machine::{allowed_cpus, pin};
@@ -52,6 +52,7 @@ pub(super) fn measure(locks: impl Iterator<Item = LockName>, quick: bool) -> Vec
     let one = |lock| match lock {
         LockName::Resilient => of::<Chosen>(lock, quick),
         LockName::ResilientNative => of::<Native>(lock, quick),
+        LockName::ResilientNuma => of::<Numa>(lock, quick),
         LockName::ResilientParavirt => of::<Paravirt>(lock, quick),
         LockName::ResilientTestAndSet => of::<TestAndSet>(lock, quick),
         _ => None,

@@ -23,9 +23,9 @@ mod table;
 mod tradeoff;
 mod verdict;
 
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -35,6 +35,7 @@ use self::noise::Watch;
 use self::plan::{Cell, Scenario};
 use self::session::{Entry, Session};
 use crate::failure::Failure;
+use crate::files;
 use crate::locks::LockName;
 
 const MOST_THREADS: u64 = 1024;
@@ -145,10 +146,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         let facts = machine::describe(clock, &allowed);
         let found = tradeoff::Found::of(&compared, &outcome, &noise, session.rounds)?;
         if let Some(file) = report {
-            fill(file, &found.page(&facts), "the report")?;
+            files::fill(file, &found.page(&facts), "the report")?;
         }
         if let Some(file) = svg {
-            fill(file, &found.svg, "the chart")?;
+            files::fill(file, &found.svg, "the chart")?;
         }
         show(&found.text())?;
         return verdict_on(&outcome);
@@ -170,7 +171,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             events: &events,
             planned_rounds: session.rounds,
         })?;
-        fill(file, &page, "the report")?;
+        files::fill(file, &page, "the report")?;
     }
     show(&table::text(&groups, &outcome, &noise, &figures, &events, session.rounds))?;
     verdict_on(&outcome)
@@ -201,24 +202,13 @@ struct Files {
 }
 
 fn files(args: &Args) -> Result<Files, Failure> {
-    let named = [("--json", &args.json), ("--report", &args.report), ("--svg", &args.svg)];
-    for (index, (option, path)) in named.iter().enumerate() {
-        if let Some((other, _)) = named[..index].iter().find(|(_, earlier)| path.is_some() && earlier == path) {
-            return Err(Failure::usage(format!("{other} and {option} name the same file; give each its own")));
-        }
-    }
-    let open = |path: &Option<PathBuf>| path.as_deref().map(open).transpose();
+    files::distinct(&[("--json", &args.json), ("--report", &args.report), ("--svg", &args.svg)])?;
+    let open = |path: &Option<PathBuf>| path.as_deref().map(files::open).transpose();
     let files = Files { json: open(&args.json)?, report: open(&args.report)?, svg: open(&args.svg)? };
     if let Some(json) = &files.json {
         json.set_len(0).map_err(|e| Failure::failed(format!("cannot empty the JSON file: {e}")))?;
     }
     Ok(files)
-}
-
-/// Writes `text` instead of what the file had.
-fn fill(mut file: File, text: &str, what: &str) -> Result<(), Failure> {
-    let write = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
-    write.map_err(|e| Failure::failed(format!("cannot write {what}: {e}")))
 }
 
 /// Prints `text`. A reader who has seen enough, as `head` does, is no failure.
@@ -227,17 +217,6 @@ fn show(text: &str) -> Result<(), Failure> {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::failed(format!("cannot print: {e}"))),
         _ => Ok(()),
     }
-}
-
-/// Opens for writing and leaves the contents alone for now.
-fn open(path: &Path) -> Result<File, Failure> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-    file.map_err(|e| {
-        Failure::usage(format!(
-            "cannot write {}: {e}; name a file in a folder that exists and is yours",
-            path.display()
-        ))
-    })
 }
 
 /// Who is to be measured where, and what cannot be had.

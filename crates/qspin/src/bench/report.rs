@@ -1,6 +1,6 @@
-//! The report: one HTML file that needs nothing else, no script, no font, no image.
+//! The report as a page.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
 use super::figures::{Block, Goal};
 use super::noise::Noise;
@@ -12,9 +12,8 @@ use super::table::{compact, headline, peers, ratio_text, rounds_done, tone};
 use super::verdict::{Group, OURS, Summary};
 use crate::failure::Failure;
 use crate::locks::LockName;
+use crate::page::swatch;
 use crate::ui::{Tone, digits, nanos, si};
-
-pub(super) const STYLE: &str = include_str!("report.css");
 
 /// Everything that the page shows.
 pub(super) struct Contents<'a> {
@@ -30,50 +29,39 @@ pub(super) struct Contents<'a> {
 /// The whole page.
 pub(super) fn page(contents: &Contents<'_>) -> Result<String, Failure> {
     let Contents { facts, groups, outcome, noise, figures, events, planned_rounds } = contents;
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "qspin bench" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                header {
-                    h1 { "qspin bench" }
-                    p.lead { (verdict_in_words(groups)) }
-                    p.note {
-                        (outcome.rows.len()) " slices in " (outcome.rounds) " rounds, " (format!("{:.0}", noise.seconds)) " s. "
-                        "Ratios are medians over pairs of slices from the same round with the CPUs equally far apart."
-                    }
-                }
-                @if !noise.is_quiet() {
-                    p.warning { "Others used this machine at the same time: read the section on noise before any figure." }
-                }
-                @if !outcome.violated.is_empty() || !outcome.lost.is_empty() { (failures(outcome)) }
-                h2 { "Figures" }
-                div.cards { @for block in *figures { (card(block)) } }
-                h2 { "Throughput of " (OURS) " to each peer" }
-                p.note { "Cells read: scenario, threads, section/think in ns, distance of the CPUs. Green: " (OURS) " is at least 5 % faster; red: slower." }
-                (verdict_table(groups))
-                (bars(groups)?)
-                (curve(groups)?)
-                (waits(groups)?)
-                @if !events.is_empty() {
-                    h2 { "Events in 1000 acquisitions" }
-                    @for table in *events { (counted(table)) }
-                }
-                h2 { "Machine" }
-                dl { @for (what, value) in *facts { dt { (what) } dd { (value) } } }
-                h2 { "Noise" }
-                ul { @for sentence in noise.sentences().iter().chain(&rounds_done(outcome, *planned_rounds)) { li { (sentence) } } }
-                h2 { "Every cell" }
-                @for group in *groups { (cell(group)) }
+    let body = html! {
+        header {
+            h1 { "qspin bench" }
+            p.lead { (verdict_in_words(groups)) }
+            p.note {
+                (outcome.rows.len()) " slices in " (outcome.rounds) " rounds, " (format!("{:.0}", noise.seconds)) " s. "
+                "Ratios are medians over pairs of slices from the same round with the CPUs equally far apart."
             }
         }
+        @if !noise.is_quiet() {
+            p.warning { "Others used this machine at the same time: read the section on noise before any figure." }
+        }
+        @if !outcome.violated.is_empty() || !outcome.lost.is_empty() { (failures(outcome)) }
+        h2 { "Figures" }
+        div.cards { @for block in *figures { (card(block)) } }
+        h2 { "Throughput of " (OURS) " to each peer" }
+        p.note { "Cells read: scenario, threads, section/think in ns, distance of the CPUs. Green: " (OURS) " is at least 5 % faster; red: slower." }
+        (verdict_table(groups))
+        (bars(groups)?)
+        (curve(groups)?)
+        (waits(groups)?)
+        @if !events.is_empty() {
+            h2 { "Events in 1000 acquisitions" }
+            @for table in *events { (counted(table)) }
+        }
+        h2 { "Machine" }
+        dl { @for (what, value) in *facts { dt { (what) } dd { (value) } } }
+        h2 { "Noise" }
+        ul { @for sentence in noise.sentences().iter().chain(&rounds_done(outcome, *planned_rounds)) { li { (sentence) } } }
+        h2 { "Every cell" }
+        @for group in *groups { (cell(group)) }
     };
-    Ok(page.into_string())
+    Ok(crate::page::page("qspin bench", &body))
 }
 
 /// How many comparisons ours won, lost and drew.
@@ -185,14 +173,9 @@ fn curve(groups: &[Group]) -> Result<Markup, Failure> {
         }
         figure.wide {
             (PreEscaped(chart))
-            p.legend { @for lock in LockName::ALL.iter().filter(present) { (swatch(*lock)) } }
+            p.legend { @for lock in LockName::ALL.iter().filter(present) { (swatch(plot::colour(*lock), lock.name())) } }
         }
     })
-}
-
-fn swatch(lock: LockName) -> Markup {
-    let plotters::style::RGBColor(r, g, b) = plot::colour(lock);
-    html! { span { i style=(format!("background:rgb({r},{g},{b})")) {} (lock) } }
 }
 
 /// The tails of two threads that do nothing but contend, under each placement.

@@ -3,8 +3,9 @@
 use qspinlock::machine::Ordering;
 use qspinlock_vm::check::{Fate, Finding, Lock, Scenario, Search, Usage, Waiting, audit};
 
-use super::report::{JsonLines, property};
+use super::report::property;
 use crate::failure::Failure;
+use crate::files::JsonLines;
 use crate::ui::{self, Tone};
 
 /// Weakenings that break nothing in any scenario that is small enough to be explored completely. The documentation of the
@@ -27,6 +28,7 @@ const ARGUED: &[(&str, Ordering)] = &[
     ("resilient.fence", Ordering::Relaxed),
     ("turn.promote", Ordering::Relaxed),
     ("watch.over", Ordering::Relaxed),
+    ("word.claim-bringing-back", Ordering::Acquire),
     ("word.release-slow", Ordering::Relaxed),
     ("word.seen-now", Ordering::Relaxed),
 ];
@@ -44,7 +46,10 @@ pub(super) fn run(locks: &[Lock], search: &Search, markdown: bool, json: Option<
         // came to be needed by them alone, it would survive here and fail the audit.
         let is_small = |s: &Scenario| !lock.sleeps() || s.cpus == 2 || s.waiting == Waiting::Sleepers;
         let scenarios: Vec<_> = super::matrix(lock, false).into_iter().filter(is_small).filter(is_audited).collect();
-        let findings = audit(&scenarios, search, |done, of| {
+        // Four CPUs in a queue have many states, and two preemptions show what they show.
+        let preemptions = search.preemptions.or(if lock.sorts() { Some(2) } else { None });
+        let search = Search { preemptions, ..search.clone() };
+        let findings = audit(&scenarios, &search, |done, of| {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
             bar.set_message(lock.name());
@@ -83,12 +88,17 @@ pub(super) fn run(locks: &[Lock], search: &Search, markdown: bool, json: Option<
 /// Of waiters that give up and of resilient locks, what can be explored once for each access in little time.
 fn is_audited(scenario: &Scenario) -> bool {
     let Scenario { lock, cpus, acquires, usage, interrupts, nodeless, .. } = *scenario;
+    if lock.sorts() {
+        // To set somebody aside takes three that queue, and who else comes a fourth. Who may leave is audited with native.
+        let is_short = interrupts == 0 && scenario.urgent == 0 && cpus * acquires <= 4;
+        return usage == Usage::Plain && is_short && (cpus < 4 || scenario.waiting == Waiting::Queue && nodeless == 0);
+    }
     if usage.may_leave() {
         let is_small = cpus == 2 && interrupts == 0 && nodeless == 0;
         // Where they have no queue, or give it up to the owner, once is enough.
         return is_small
             && match lock {
-                Lock::Native => true,
+                Lock::Native | Lock::Numa => true,
                 Lock::Paravirt => acquires == 1 || usage == Usage::Rescued,
                 Lock::Parking | Lock::ParkingExact | Lock::TestAndSet => acquires == 1,
             };

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use qspinlock_vm::check::{Handler, Lock, Outcome, Scenario, Search, Usage, Verdict, Waiting};
+use qspinlock_vm::check::{Handler, Lock, Outcome, Scenario, Search, Sorting, Usage, Verdict, Waiting};
 
 use crate::failure::Failure;
+use crate::files::JsonLines;
 use crate::ui;
 use seed::Seed;
 
@@ -23,6 +24,8 @@ Examples:
   qspin check --lock native --cpus 4 --acquires 1
   qspin check --cpus 2 --interrupts 1 --handler same
   qspin check --lock parking-exact --acquires 1 --waiting sleepers
+  qspin check --lock numa --domains 2 --sorting whim --waiting queue --acquires 1
+                                              two memory nodes: who may be passed, and for how long
   qspin check --cpus 2 --usage leaving        waiters that give up
   qspin check --cpus 2 --acquires 1 --usage circle
                                               resilient locks in a deadlock: every error is true
@@ -55,12 +58,20 @@ pub(crate) struct Args {
     /// CPUs, the last ones, that have no queue node
     #[arg(long, value_name = "N", default_value_t = 0)]
     nodeless: usize,
-    /// Where waiters sleep, what they do before: all, one spins in the lane, or they sleep at once
-    #[arg(long, value_name = "all|lane|sleepers", default_value = "all")]
+    /// Of numa: heads set waiters of other domains aside, for as long as they may (always); or do so or not, and bring
+    /// them back or not, as they like (whim)
+    #[arg(long, value_name = "always|whim", default_value = "always")]
+    sorting: Sorting,
+    /// Of numa: CPUs, the last ones, whose waiters are urgent
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    urgent: usize,
+    /// Where waiters sleep, what they do before: all, one spins in the lane, or they sleep at once. Of numa: all, or
+    /// nobody takes the lane (queue)
+    #[arg(long, value_name = "all|lane|sleepers|queue", default_value = "all")]
     waiting: Waiting,
     /// What is done with the lock: nothing special; guards are released by another CPU (moved); the last one frees it
     /// (freed); the last CPU gives up at any time (leaving), or all do (hasty), or look after a lock that stays free
-    /// (rescued); it is resilient, and: nothing (resilient), is taken twice (again), each CPU wants its lock and the
+    /// (rescued), or all but the first, behind which they may all queue at once (crowd); it is resilient, and: nothing (resilient), is taken twice (again), each CPU wants its lock and the
     /// next one (circle; once: with one look for it), or two in the same order (ordered)
     #[arg(long, value_name = "USAGE", default_value = "plain")]
     usage: Usage,
@@ -105,7 +116,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(seed) = &args.replay {
         return replay(seed);
     }
-    let json = args.json.as_deref().map(report::JsonLines::create).transpose()?;
+    let json = args.json.as_deref().map(JsonLines::create).transpose()?;
     if args.weaken {
         return audit::run(&locks(args), &search(args), args.markdown, json);
     }
@@ -134,6 +145,8 @@ fn single(args: &Args) -> Vec<Scenario> {
     let scenario = |lock| Scenario {
         domains: args.domains,
         nodeless: args.nodeless,
+        sorting: args.sorting,
+        urgent: args.urgent,
         waiting: args.waiting,
         usage: args.usage,
         ..Scenario::new(lock, args.cpus, args.acquires).interrupted(args.interrupts, handler)
@@ -151,7 +164,11 @@ fn matrix(lock: Lock, deep: bool) -> Vec<Scenario> {
 
 /// Waiters that give up.
 fn matrix_of_leaving(lock: Lock, deep: bool) -> Vec<Scenario> {
-    let bare = |size: (usize, usize), usage| Scenario::new(lock, size.0, size.1).used(usage).waiting(Waiting::Sleepers);
+    let domains = if lock == Lock::Numa { 2 } else { 1 };
+    let bare = |size: (usize, usize), usage| Scenario {
+        domains,
+        ..Scenario::new(lock, size.0, size.1).used(usage).waiting(Waiting::Sleepers)
+    };
     let mut scenarios = Vec::new();
     for usage in [Usage::Leaving, Usage::Hasty, Usage::Rescued] {
         scenarios.push(bare((2, 1), usage));
@@ -165,15 +182,26 @@ fn matrix_of_leaving(lock: Lock, deep: bool) -> Vec<Scenario> {
     if deep && lock == Lock::Native {
         scenarios.push(bare((3, 2), Usage::Leaving));
     }
+    if lock == Lock::Numa {
+        scenarios.push(bare((3, 1), Usage::Crowd));
+        if deep {
+            // Only a head with two behind it sets somebody aside.
+            scenarios.push(bare((4, 1), Usage::Crowd));
+        }
+    }
     scenarios
 }
 
 /// Resilient locks, where a deadlock is an error.
 fn matrix_of_resilient(lock: Lock) -> Vec<Scenario> {
-    if !matches!(lock, Lock::Native | Lock::TestAndSet | Lock::ParkingExact) {
+    if !matches!(lock, Lock::Native | Lock::Numa | Lock::TestAndSet | Lock::ParkingExact) {
         return Vec::new();
     }
-    let bare = |cpus, acquires, usage| Scenario::new(lock, cpus, acquires).used(usage).waiting(Waiting::Sleepers);
+    let domains = if lock == Lock::Numa { 2 } else { 1 };
+    let bare = |cpus, acquires, usage| Scenario {
+        domains,
+        ..Scenario::new(lock, cpus, acquires).used(usage).waiting(Waiting::Sleepers)
+    };
     vec![
         bare(1, 1, Usage::Again),
         bare(2, 2, Usage::Again),
@@ -194,13 +222,45 @@ fn matrix_of_plain(lock: Lock, deep: bool) -> Vec<Scenario> {
     let bare = |(cpus, acquires)| Scenario::new(lock, cpus, acquires);
     let mut scenarios: Vec<_> = [(2, 1), (2, 2), (3, 1), (4, 1), (3, 2)].map(bare).to_vec();
     for handler in [Handler::Other, Handler::Same] {
-        scenarios.extend([(2, 1), (2, 2), (3, 1)].map(|size| bare(size).interrupted(1, handler)));
+        scenarios.extend([(2, 1), (2, 2)].map(|size| bare(size).interrupted(1, handler)));
+        if deep || !lock.sorts() {
+            scenarios.push(bare((3, 1)).interrupted(1, handler));
+        }
     }
     scenarios.push(bare((2, 1)).interrupted(2, Handler::Other));
     scenarios.push(Scenario { nodeless: 1, ..bare((3, 1)) });
+    if lock.sorts() {
+        scenarios.extend(matrix_of_domains(lock, deep));
+    }
     if deep {
         scenarios.extend([(5, 1), (3, 3)].map(bare));
         scenarios.push(bare((3, 2)).interrupted(1, Handler::Other));
+    }
+    scenarios
+}
+
+/// CPUs of one domain, of two and of one each. To set a waiter aside takes three that queue, so most have no lane.
+fn matrix_of_domains(lock: Lock, deep: bool) -> Vec<Scenario> {
+    use Sorting::{Always, Whim};
+    let spread = |(cpus, acquires), domains, sorting| Scenario::new(lock, cpus, acquires).spread(domains, sorting);
+    let queued = |size, domains, sorting| spread(size, domains, sorting).waiting(Waiting::Queue);
+    let urgent = |scenario| Scenario { urgent: 1, ..scenario };
+    let mut scenarios = vec![
+        spread((3, 1), 2, Always),
+        queued((3, 1), 2, Whim),
+        queued((3, 1), 3, Whim),
+        urgent(queued((3, 1), 2, Whim)),
+        queued((2, 1), 2, Whim).interrupted(1, Handler::Same),
+        Scenario { nodeless: 1, ..queued((4, 1), 2, Always) },
+        queued((3, 2), 2, Always),
+        queued((4, 1), 2, Whim),
+    ];
+    if deep {
+        scenarios.extend([spread((4, 1), 2, Whim), spread((3, 2), 2, Whim)]);
+        scenarios.extend([1, 2, 3].map(|domains| queued((3, 2), domains, Whim)));
+        scenarios.extend([(3, 2), (4, 1)].map(|size| urgent(queued(size, 2, Whim))));
+        scenarios.extend([Handler::Other, Handler::Same].map(|h| queued((3, 1), 2, Always).interrupted(1, h)));
+        scenarios.push(queued((4, 2), 2, Always));
     }
     scenarios
 }
@@ -250,7 +310,7 @@ fn search(args: &Args) -> Search {
     }
 }
 
-fn explore_all(scenarios: &[Scenario], search: &Search, mut json: Option<report::JsonLines>) -> Result<(), Failure> {
+fn explore_all(scenarios: &[Scenario], search: &Search, mut json: Option<JsonLines>) -> Result<(), Failure> {
     let mut rows = report::Rows::default();
     let bar = ui::progress(scenarios.len() as u64);
     let mut failed = Vec::new();
@@ -263,7 +323,7 @@ fn explore_all(scenarios: &[Scenario], search: &Search, mut json: Option<report:
         };
         rows.add(scenario, &outcome);
         if let Some(json) = &mut json {
-            json.row(scenario, &outcome, seed.as_ref())?;
+            report::row(json, scenario, &outcome, seed.as_ref())?;
         }
         if !matches!(outcome.verdict, Verdict::Holds) {
             failed.push((*scenario, outcome, seed));

@@ -1,14 +1,11 @@
 //! What `qspin check` prints and writes.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-
 use comfy_table::Table;
 use qspinlock_vm::check::{Outcome, Scenario, Verdict};
 
 use super::seed::Seed;
 use crate::failure::Failure;
+use crate::files::JsonLines;
 use crate::ui::{self, Tone};
 
 /// The table of scenarios.
@@ -67,44 +64,30 @@ pub(super) fn failure(scenario: &Scenario, outcome: &Outcome, seed: Option<&Seed
     }
 }
 
-/// A file of JSON objects, one a line.
-pub(super) struct JsonLines {
-    file: File,
-    path: PathBuf,
-}
-
-impl JsonLines {
-    /// Before anything is explored, so that a bad path costs nothing.
-    pub(super) fn create(path: &Path) -> Result<Self, Failure> {
-        let file = File::create(path)
-            .map_err(|e| Failure::usage(format!("cannot write {}: {e}; give --json another path", path.display())))?;
-        Ok(Self { file, path: path.to_owned() })
-    }
-
-    pub(super) fn row(&mut self, scenario: &Scenario, outcome: &Outcome, seed: Option<&Seed>) -> Result<(), Failure> {
-        let (verdict, detail) = match &outcome.verdict {
-            Verdict::Holds => ("holds", None),
-            Verdict::Broken(broken) => ("broken", Some(broken.what.as_str())),
-            Verdict::Unfinished(why) => ("unfinished", Some(*why)),
-        };
-        self.write(&serde_json::json!({
-            "lock": scenario.lock.name(),
-            "cpus": scenario.cpus,
-            "acquires": scenario.acquires,
-            "domains": scenario.domains,
-            "interrupts": scenario.interrupts,
-            "scenario": scenario.to_string(),
-            "verdict": verdict,
-            "detail": detail,
-            "states": outcome.states,
-            "steps": outcome.steps,
-            "seconds": outcome.time.as_secs_f64(),
-            "seed": seed.map(ToString::to_string),
-        }))
-    }
-
-    pub(super) fn write(&mut self, object: &serde_json::Value) -> Result<(), Failure> {
-        writeln!(self.file, "{object}")
-            .map_err(|e| Failure::failed(format!("cannot write {}: {e}", self.path.display())))
-    }
+/// The line of a scenario.
+pub(super) fn row(
+    json: &mut JsonLines,
+    scenario: &Scenario,
+    outcome: &Outcome,
+    seed: Option<&Seed>,
+) -> Result<(), Failure> {
+    let (verdict, detail) = match &outcome.verdict {
+        Verdict::Holds => ("holds", None),
+        Verdict::Broken(broken) => ("broken", Some(broken.what.as_str())),
+        Verdict::Unfinished(why) => ("unfinished", Some(*why)),
+    };
+    json.write(&serde_json::json!({
+        "lock": scenario.lock.name(),
+        "cpus": scenario.cpus,
+        "acquires": scenario.acquires,
+        "domains": scenario.domains,
+        "interrupts": scenario.interrupts,
+        "scenario": scenario.to_string(),
+        "verdict": verdict,
+        "detail": detail,
+        "states": outcome.states,
+        "steps": outcome.steps,
+        "seconds": outcome.time.as_secs_f64(),
+        "seed": seed.map(ToString::to_string),
+    }))
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use qspinlock::machine::Ordering;
-use qspinlock_vm::check::{Handler, Lock, Scenario, Search, Usage, Waiting};
+use qspinlock_vm::check::{Handler, Lock, Scenario, Search, Sorting, Usage, Waiting};
 
 /// The version of the code that a seed is of. An execution is a list of choices, which mean something else in other code.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -38,13 +38,16 @@ impl Seed {
 
 impl fmt::Display for Seed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Scenario { lock, cpus, acquires, domains, interrupts, handler, nodeless, waiting, usage } = self.scenario;
+        let Scenario { lock, cpus, acquires, domains, interrupts, handler, nodeless, .. } = self.scenario;
+        let Scenario { sorting, urgent, waiting, usage, .. } = self.scenario;
+        let sorting = if sorting == Sorting::Always { "" } else { sorting.name() };
+        let urgent = if urgent == 0 { String::new() } else { format!("+{urgent}") };
         let usage = if usage == Usage::Plain { "" } else { usage.name() };
         let handler = if handler == Handler::Same { "same" } else { "other" };
         let waiting = if waiting == Waiting::All { "" } else { waiting.name() };
         write!(
             f,
-            "{VERSION}/{}/{cpus}x{acquires}{waiting}/{domains}/{nodeless}{usage}/{interrupts}{handler}/",
+            "{VERSION}/{}/{cpus}x{acquires}{waiting}/{domains}{sorting}{urgent}/{nodeless}{usage}/{interrupts}{handler}/",
             lock.name()
         )?;
         let weakened: Vec<_> = self.weakened.iter().map(|(name, order)| format!("{name}={order:?}")).collect();
@@ -80,10 +83,14 @@ impl FromStr for Seed {
             "same" => Handler::Same,
             _ => return Err(bad("its interrupts are like 1other or 1same")),
         };
+        let (domains, urgent) = domains.split_once('+').unwrap_or((domains, "0"));
+        let (domains, sorting) = domains.split_at(domains.find(|c: char| !c.is_ascii_digit()).unwrap_or(domains.len()));
         let small = |text: &str, what| text.parse::<u8>().map_err(|_| bad(what));
         let scenario = Scenario {
             domains: number(domains, "its domains are a number")?,
             nodeless: number(nodeless, "its CPUs without a node are a number")? as usize,
+            sorting: if sorting.is_empty() { Sorting::Always } else { sorting.parse()? },
+            urgent: number(urgent, "its urgent CPUs are a number")? as usize,
             usage: if usage.is_empty() { Usage::Plain } else { usage.parse()? },
             waiting: if waiting.is_empty() { Waiting::All } else { waiting.parse()? },
             ..Scenario::new(
@@ -129,8 +136,11 @@ mod tests {
         for waiting in Waiting::ALL {
             let scenario = Scenario::new(Lock::Native, 3, 2).interrupted(1, Handler::Same).waiting(waiting);
             for usage in Usage::ALL {
-                let seed = Seed::new(&scenario.used(usage), &search, &[0, 12, 3]);
-                assert_eq!(seed.to_string().parse(), Ok(seed));
+                for sorting in Sorting::ALL {
+                    let scenario = Scenario { urgent: waiting as usize, ..scenario.used(usage).spread(2, sorting) };
+                    let seed = Seed::new(&scenario, &search, &[0, 12, 3]);
+                    assert_eq!(seed.to_string().parse(), Ok(seed));
+                }
             }
         }
     }
@@ -146,6 +156,8 @@ mod tests {
             ("2x1", "2x1awake", "unknown way to wait"),
             ("0other", "0third", "interrupts"),
             ("0/0other", "0lent/0other", "unknown usage"),
+            ("/1/0/", "/1sorted/0/", "unknown way to sort"),
+            ("/1/0/", "/1+some/0/", "urgent CPUs"),
             ("-/1", "-/one", "choices"),
         ] {
             let text = good.replace(from, to);

@@ -3,6 +3,7 @@
 mod cgroup;
 mod clock;
 mod cpulist;
+mod domains;
 mod facts;
 mod hypervisor;
 mod show;
@@ -30,6 +31,8 @@ Examples:
   taskset -c 0 qspin probe  what a process with one CPU gets
   QSPINLOCK=dedicated qspin probe
                             what a program gets that owns its CPUs
+  QSPINLOCK_DOMAIN=l3 qspin probe
+                            count last-level caches, not memory nodes
   echo '{\"hypervisor\": \"kvm\", \"wait_kick\": true, \"kernel\": {\"cpus\": 64}}' | qspin probe --facts -
                             what another machine would get
 
@@ -40,8 +43,9 @@ nothing of another one. What is left out, or null, is unknown:
   local_apic, cluster_ipi, guest_idle
                             of Hyper-V: true or false
   process, kernel           who waits: an object of
-    cpus, domains           how many CPUs, and memory nodes that have any of them
-    wishes                  words as in QSPINLOCK: a slow path or auto; nopvspin; dedicated
+    cpus, domains           how many CPUs, and domains that have any of them: memory nodes, or last-level caches
+                            if these are to count
+    wishes                  words as in QSPINLOCK: a slow path or auto; nopvspin; dedicated; numa=on, off, auto
 
 What cannot be found out is shown as unknown (null in JSON), never guessed.";
 
@@ -76,6 +80,8 @@ struct Probe {
     cpus: topology::Cpus,
     nodes: Option<Vec<topology::Node>>,
     l3_domains: Option<Vec<CpuList>>,
+    /// What counts as near for the locks of this process.
+    lock_domains: domains::Domains,
     hypervisor: Beneath,
     tsc: clock::Tsc,
     process: Process,
@@ -190,7 +196,9 @@ impl Probe {
         let hypervisor = if here { Beneath::ask_cpu() } else { Beneath::from_files(&tree) };
         let tsc = if here { clock::ask_cpu() } else { clock::Tsc::default() };
         let nodes = topology::nodes(&tree);
-        let facts = known(&cpus, nodes.as_deref(), &hypervisor, &process);
+        let lock_domains = domains::Domains::find(args.root.as_deref().unwrap_or(Path::new("/")));
+        lock_domains.warning().into_iter().for_each(|warning| tree.warn(warning));
+        let facts = known(&cpus, nodes.as_deref(), &hypervisor, &process, &lock_domains);
         let mut choices = choices(&facts);
         if here {
             // What it really has.
@@ -201,6 +209,7 @@ impl Probe {
             l3_domains: cpus.online.as_ref().and_then(|online| topology::l3_domains(&tree, online)),
             line_transfer: process.usable.as_ref().filter(|_| here).and_then(|usable| line_transfer(args, usable)),
             facts,
+            lock_domains,
             choices,
             patched: here.then(Patched::ask),
             warnings: tree.into_warnings(),
@@ -250,7 +259,13 @@ fn choices(facts: &Known) -> Choices {
 }
 
 /// What is known of who would wait.
-fn known(cpus: &topology::Cpus, nodes: Option<&[topology::Node]>, beneath: &Beneath, process: &Process) -> Known {
+fn known(
+    cpus: &topology::Cpus,
+    nodes: Option<&[topology::Node]>,
+    beneath: &Beneath,
+    process: &Process,
+    domains: &domains::Domains,
+) -> Known {
     let waiters = |cpus: Option<&CpuList>, wishes| Waiters {
         cpus: cpus.map(|cpus| cpus.len() as u32).filter(|&cpus| cpus > 0),
         domains: cpus.zip(nodes).map(|(cpus, nodes)| {
@@ -270,7 +285,10 @@ fn known(cpus: &topology::Cpus, nodes: Option<&[topology::Node]>, beneath: &Bene
         local_apic: beneath.local_apic,
         cluster_ipi: beneath.cluster_ipi,
         guest_idle: beneath.guest_idle,
-        process: waiters(process.usable.as_ref(), said),
+        process: Waiters {
+            domains: process.usable.as_ref().and_then(|cpus| domains.of(cpus)),
+            ..waiters(process.usable.as_ref(), said)
+        },
         kernel: waiters(possible, None),
     }
 }

@@ -74,6 +74,7 @@ fn machine(probe: &Probe) -> Table {
             row("L3 domains", format!("{}: {}", domains.len(), lists.join(" ")));
         }
     }
+    row("domains of locks", probe.lock_domains.to_text());
     row("hypervisor", probe.hypervisor.describe());
     let tsc = &probe.tsc;
     let speed = tsc.mhz.map(|mhz| format!("{mhz:.1} MHz ({})", tsc.mhz_from.unwrap_or(UNKNOWN)));
@@ -125,7 +126,7 @@ pub(super) fn facts(known: &Known) -> Table {
     let beneath = known.beneath();
     let rows = [
         ("CPUs that wait", both(|who| or_unknown(who.cpus))),
-        ("memory nodes", both(|who| or_unknown(who.domains))),
+        ("domains", both(|who| or_unknown(who.domains))),
         ("beneath", [beneath.clone(), beneath]),
         ("wishes", both(|who| who.wishes.map_or("none".into(), |wishes| wishes.to_string()))),
     ];

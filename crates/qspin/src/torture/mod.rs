@@ -16,6 +16,7 @@ mod signals;
 mod subject;
 mod supervisor;
 mod warden;
+mod witness;
 mod worker;
 
 pub(crate) use self::resilient::philosophers;
@@ -31,6 +32,7 @@ use self::subject::Subject;
 use crate::failure::Failure;
 use crate::locks::{Contender, LockJob};
 use crate::ui;
+use qspinlock::threads::Domains;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,6 +69,11 @@ pub(crate) struct Args {
     /// Let the crowd go on until so many locks were taken, however long that is
     #[arg(long, value_name = "N", requires = "resilient", value_parser = clap::value_parser!(u64).range(1..))]
     acquisitions: Option<u64>,
+
+    /// Pretend that the threads are in so many domains, and look for far waiters each time (QSPINLOCK_NUMA, where that is set,
+    /// says how often). For numa, and what is chosen if that is numa
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(Domains::MOST)))]
+    domains: Option<u32>,
 
     /// How long
     #[arg(short, long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -142,7 +149,8 @@ pub(crate) struct Args {
 }
 
 /// What is only done to plain locks.
-const PLAIN: [&str; 10] = [
+const PLAIN: [&str; 11] = [
+    "domains",
     "no_signals",
     "no_naps",
     "no_lulls",
@@ -176,6 +184,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     }
     let stops = (!args.no_stops).then_some(seed);
     let subject: Subject = args.lock.parse().map_err(Failure::usage)?;
+    if let Some(domains) = args.domains {
+        witness::pretend(subject, domains)?;
+    }
     warden::watch(stops, || subject.with_type(Torture { args, subject, seed, threads: threads as usize }))
 }
 

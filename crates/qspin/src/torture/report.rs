@@ -9,6 +9,7 @@ use super::run::{FREED, Place, Recipe, Run, lock_label};
 use super::section::Overlap;
 use super::subject::Subject;
 use super::supervisor::{End, Seen};
+use super::witness::{self, Locality};
 use super::{freed, warden};
 use crate::locks::Contender;
 use crate::ui::{self, Tone, figure, text};
@@ -36,6 +37,8 @@ pub(super) struct Report {
     stops: u64,
     /// Times in which nobody took a lock, and all got what they waited for.
     lulls: u64,
+    /// Of a lock that looks at domains.
+    locality: Option<Locality>,
     freed: Freed,
     /// Locks that were released by another thread than took them.
     sent: u64,
@@ -244,6 +247,7 @@ impl Report {
             naps: Naps::of(&run.places),
             stops: warden::times_stopped(),
             lulls: seen.lulls,
+            locality: witness::seen(subject),
             freed: Freed { locks: run.arena.created(), touches },
             sent: run.post.sent(),
             waits_without_node: qspinlock::threads::waits_without_node(),
@@ -327,6 +331,9 @@ impl Report {
             Tone::Plain,
         );
         row("all threads", format!("stopped {} times, {} lulls", self.stops, self.lulls), Tone::Plain);
+        if let Some(locality) = &self.locality {
+            row("domains", locality.to_text(), Tone::Plain);
+        }
         row("freed, sent", format!("{} locks freed after use, {} sent", self.freed.locks, self.sent), Tone::Plain);
         row("waits without node", self.waits_without_node.to_string(), Tone::Plain);
         row("threads created", self.threads_created.to_string(), Tone::Plain);

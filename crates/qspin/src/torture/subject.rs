@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::planted::{Careless, Deaf};
+use super::witness::Witnessed;
 use crate::locks::{Contender, LockJob, LockName};
 
 /// A lock under torture.
@@ -44,6 +45,7 @@ impl Subject {
 
     pub(super) fn with_type<J: LockJob>(self, job: J) -> J::Output {
         match self {
+            Self::Lock(LockName::Numa) => job.run::<Witnessed>(),
             Self::Lock(lock) => lock.with_type(job),
             Self::Stuck => job.run::<Stuck>(),
             Self::Late => job.run::<Late>(),

@@ -2,6 +2,7 @@
 
 mod choice;
 mod native;
+mod numa;
 mod parking;
 mod resilient;
 
@@ -87,7 +88,7 @@ impl fmt::Display for Goal {
 /// All blocks that this run has figures for: what is held against goals first.
 pub(super) fn figures(rows: &[Row], start: Option<Start>, deadlocks: &[Deadlocks]) -> Vec<Block> {
     let settings = settings(rows);
-    let locks = parking::blocks(&settings).into_iter().chain(native::blocks(&settings));
+    let locks = parking::blocks(&settings).into_iter().chain(native::blocks(&settings)).chain(numa::blocks(&settings));
     let choice = choice::blocks(&settings, start);
     let blocks = locks.chain(choice).chain(resilient::blocks(&settings, deadlocks)).chain([memory()]);
     blocks.filter(|block| !block.figures.is_empty()).collect()

@@ -7,7 +7,7 @@ mod channel;
 mod raw;
 
 use qspinlock::RawSpinLock;
-use qspinlock::slowpath::{ByLoad, Chosen, Native, Paravirt, Parking, ParkingExact, TestAndSet};
+use qspinlock::slowpath::{ByLoad, Chosen, Native, Numa, Paravirt, Parking, ParkingExact, TestAndSet};
 use qspinlock::threads::Threads;
 
 use self::raw::{Bridge, StdRaw};
@@ -31,6 +31,7 @@ pub(super) const fn are_used_with(lock: LockName) -> bool {
 pub(super) fn run(order: &Order) -> Found {
     match order.lock {
         LockName::Native => with::<Bridge<RawSpinLock<Threads, Native>>>(order),
+        LockName::Numa => with::<Bridge<RawSpinLock<Threads, Numa>>>(order),
         LockName::Paravirt => with::<Bridge<RawSpinLock<Threads, Paravirt>>>(order),
         LockName::Parking => with::<Bridge<RawSpinLock<Threads, Parking>>>(order),
         LockName::ParkingExact => with::<Bridge<RawSpinLock<Threads, ParkingExact>>>(order),
@@ -46,6 +47,7 @@ pub(super) fn run(order: &Order) -> Found {
         | LockName::PthreadSpin
         | LockName::Resilient
         | LockName::ResilientNative
+        | LockName::ResilientNuma
         | LockName::ResilientParavirt
         | LockName::ResilientTestAndSet
         | LockName::Broken => {

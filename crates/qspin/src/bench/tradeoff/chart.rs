@@ -3,7 +3,8 @@
 use plotters::prelude::*;
 
 use super::{Panel, Point};
-use crate::bench::plot::{AXIS, colour, svg};
+use crate::bench::plot::colour;
+use crate::draw::{AXIS, svg};
 use crate::failure::Failure;
 use crate::locks::LockName;
 use crate::ui::digits;

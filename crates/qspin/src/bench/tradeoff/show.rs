@@ -1,9 +1,8 @@
 //! The same as tables, on the terminal and in a page.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
 use super::{Found, Panel, Point};
-use crate::bench::report::STYLE;
 use crate::ui::{self, Tone, digits, figure};
 
 /// A line of a table: who, with what value, and where that is.
@@ -55,33 +54,22 @@ impl Found {
     }
 
     pub(in crate::bench) fn page(&self, facts: &[(&'static str, String)]) -> String {
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    title { "qspin bench --trade-off" }
-                    style { (PreEscaped(STYLE)) }
-                }
-                body {
-                    h1 { "Throughput against waiting" }
-                    p.lead { "One parameter of parking is turned at a time; the others stay as they are." }
-                    p.note {
-                        "Each point is the median, over rounds, of ratios to the slice of parking_lot nearest in time with "
-                        "the CPUs equally far apart. Up is faster, left is a shorter wait. Numbers are the parameter's value, "
-                        "times in ns."
-                    }
-                    figure.wide { (PreEscaped(&self.svg)) }
-                    @for panel in &self.panels { (table(panel)) }
-                    h2 { "Machine" }
-                    dl { @for (what, value) in facts { dt { (what) } dd { (value) } } }
-                    h2 { "Noise" }
-                    ul { @for note in &self.notes { li { (note) } } }
-                }
+        let body = html! {
+            h1 { "Throughput against waiting" }
+            p.lead { "One parameter of parking is turned at a time; the others stay as they are." }
+            p.note {
+                "Each point is the median, over rounds, of ratios to the slice of parking_lot nearest in time with "
+                "the CPUs equally far apart. Up is faster, left is a shorter wait. Numbers are the parameter's value, "
+                "times in ns."
             }
+            figure.wide { (PreEscaped(&self.svg)) }
+            @for panel in &self.panels { (table(panel)) }
+            h2 { "Machine" }
+            dl { @for (what, value) in facts { dt { (what) } dd { (value) } } }
+            h2 { "Noise" }
+            ul { @for note in &self.notes { li { (note) } } }
         };
-        page.into_string()
+        crate::page::page("qspin bench --trade-off", &body)
     }
 }
 
