@@ -32,6 +32,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("parking/list.rs", ".load("),
     ("raw.rs", "unsafe {"),
     ("resilient/record.rs", ".load("),
+    ("resilient/entry.rs", ".load("),
     ("resilient/mutex.rs", "unsafe {"),
 ];
 

@@ -21,6 +21,31 @@ fn hand_over_hand() {
     assert!(locks.iter().all(|lock| lock.lock().is_ok()));
 }
 
+/// Locks are taken and released in any order: each that is held is found, and no other, as long as there is room.
+#[test]
+fn any_order() {
+    const LOCKS: usize = ENTRIES + 9;
+    let locks: [ResilientMutex<()>; LOCKS] = std::array::from_fn(|_| ResilientMutex::new(()));
+    let mut held: Vec<_> = locks.iter().map(|_| None).collect();
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..20_000 {
+        let at = rng.usize(..LOCKS);
+        let has_room = held.iter().flatten().count() < ENTRIES;
+        match locks[at].lock() {
+            Ok(_guard) if held[at].is_some() => panic!("a lock that is held was taken again"),
+            Ok(guard) if has_room => held[at] = Some(guard),
+            Ok(_) => {}
+            Err(error) => {
+                assert!(held[at].is_some() && error.is_deadlock(), "{error}");
+                // Now and then all but a few, so that the record has been full and is nearly empty.
+                let most = if rng.u32(..200) == 0 { LOCKS } else { 1 };
+                held[at] = None;
+                held.iter_mut().filter(|guard| guard.is_some()).take(most - 1).for_each(|guard| *guard = None);
+            }
+        }
+    }
+}
+
 /// What is waited for in the place of something else has what is held above it: a circle through that is found.
 #[test]
 fn a_circle_from_what_came_later() {

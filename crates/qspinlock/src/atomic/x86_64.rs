@@ -33,7 +33,8 @@ pub(super) fn load_byte1(word: &AtomicU32) -> u32 {
             options(nostack, preserves_flags, readonly),
         );
     }
-    byte << 8
+    // So that the compiler knows how small it is.
+    u32::from(byte as u8) << 8
 }
 
 /// Byte 0 from `old` to `new`, if it holds `old`. Locked, so sequentially consistent.

@@ -25,7 +25,8 @@
 
 use core::panic::Location;
 
-use super::record::{At, Own, Recorder, Wait};
+use super::record::{At, Own, Wait};
+use super::recorder::Recorder;
 use super::report::LINKS;
 use crate::machine::Access;
 use crate::queue::Cpu;

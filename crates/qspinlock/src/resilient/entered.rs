@@ -2,7 +2,8 @@
 
 use core::panic::Location;
 
-use super::record::{At, RecordOf, Recorder};
+use super::record::At;
+use super::recorder::{EntryOf, Recorder};
 use crate::queue::Cpu;
 
 /// A CPU and an entry in its record. Or, without a CPU number, neither.
@@ -30,10 +31,10 @@ impl Entered {
         Cpu::new(self.cpu).map(|cpu| (cpu, self.at))
     }
 
-    /// The same, if there is an entry.
+    /// The entry, if there is one.
     #[inline]
-    pub(super) fn recorded<M: Recorder>(self, m: &M) -> Option<(&RecordOf<M>, At)> {
-        self.at.index().map(|_| (m.record(Cpu::known(self.cpu)), self.at))
+    pub(super) fn entry<M: Recorder>(self, m: &M) -> Option<&EntryOf<M>> {
+        self.at.index().map(|at| m.record(Cpu::known(self.cpu)).entry(at))
     }
 
     /// Enters a lock that is about to be tried.
@@ -59,16 +60,16 @@ impl Entered {
     /// It is held now.
     #[inline]
     pub(super) fn hold<M: Recorder>(self, m: &M, name: usize) {
-        if let Some((record, at)) = self.recorded(m) {
-            record.hold(name, at);
+        if let Some(entry) = self.entry(m) {
+            entry.hold(name);
         }
     }
 
     /// It has been released, or was not to be had.
     #[inline]
     pub(super) fn remove<M: Recorder>(self, m: &M) {
-        match self.recorded(m) {
-            Some((record, at)) => record.remove(m, at),
+        match self.entry(m) {
+            Some(entry) => entry.remove(),
             None => self.forget(m),
         }
     }

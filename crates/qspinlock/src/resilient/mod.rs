@@ -27,7 +27,7 @@
 //! the owner unlocks, or the lock goes. A CPU has three for this; with all of them left behind in queues that stand
 //! still, its next wait is beside the queue, with looks at growing distances.
 //!
-//! Later than its limit a waiter is by as much as it takes to be scheduled, and by a microsecond. If the clock stands
+//! Later than its limit a waiter is by as much as it takes to be scheduled, and by two microseconds. If the clock stands
 //! still, looks are counted instead; a spinning wait ends after some hundred thousand of them.
 //!
 //! # Not instead of a plain lock, and no plain lock instead
@@ -121,25 +121,29 @@
 //! # Real-time systems
 //! [`Native`](crate::slowpath::Native) and [`TestAndSet`](crate::slowpath::TestAndSet) never sleep:
 //! `RawResilientLock<MyMachine, Native>` is the lock for a context that may not, whatever has been chosen for the
-//! others. The longest stall is then its limit, and the microsecond between two looks at the clock. `qspin bench`
-//! measures by how much a limit is passed.
+//! others. The longest stall is then its limit, and the two microseconds before the first look at the clock and between
+//! two. `qspin bench` measures by how much a limit is passed.
 
 mod detect;
 mod entered;
+mod entry;
 mod error;
 mod mutex;
 mod policy;
 mod raw;
 mod record;
+mod recorder;
 mod report;
 mod watch;
 
 pub use detect::{LONGEST, Link};
+pub use entry::Entry;
 pub use error::{LockError, LockErrorKind};
 pub use mutex::{Mutex, MutexGuard};
 pub use policy::{Policy, PolicyError};
 pub use raw::{NotHeld, RawResilientLock};
-pub use record::{ENTRIES, Entry, NameCell, PlaceCell, Record, RecordOf, Recorder};
+pub use record::{ENTRIES, Record};
+pub use recorder::{NameCell, PlaceCell, RecordOf, Recorder};
 pub use report::{LINKS, Report, Ticket};
 pub use watch::Looks;
 

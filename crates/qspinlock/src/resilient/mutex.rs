@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::entered::Entered;
 use super::error::LockError;
 use super::raw::RawResilientLock;
-use super::record::Recorder;
+use super::recorder::Recorder;
 use crate::machine::GlobalMachine;
 use crate::slowpath::Fallible;
 
@@ -81,7 +81,7 @@ impl<M: GlobalMachine + Recorder, S: Fallible<M>, T: ?Sized> Mutex<M, S, T> {
     #[inline(always)]
     #[track_caller]
     pub fn lock_within(&self, limit: Duration) -> Result<MutexGuard<'_, M, S, T>, LockError> {
-        let limit = |_: &M| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        let limit = move |_: &M| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
         self.raw.0.enter(&M::MACHINE, limit).map(|entered| self.guard(entered))
     }
 

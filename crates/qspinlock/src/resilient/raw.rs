@@ -7,7 +7,7 @@ use core::panic::Location;
 use super::detect;
 use super::entered::Entered;
 use super::error::LockError;
-use super::record::Recorder;
+use super::recorder::Recorder;
 use super::watch::Watch;
 use crate::machine::{Access, GlobalMachine, Machine};
 use crate::slowpath::{Chosen, Fallible};
@@ -116,31 +116,40 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
     #[track_caller]
     pub(super) fn enter(&self, m: &M, limit: impl FnOnce(&M) -> u64) -> Result<Entered, LockError> {
         let (name, place) = (m.name(&self.word), Location::caller());
-        let Some((cpu, record)) = m.mine() else { return self.enter_unnumbered(m, place, limit) };
-        let at = record.push(m, name, place);
+        // In line is what mostly happens, and nothing that would come together with it again.
+        let Some((cpu, entry, at)) = m.known().and_then(|(cpu, record)| {
+            let (entry, at) = record.push_simply(m, name, place)?;
+            Some((cpu, entry, at))
+        }) else {
+            return self.enter_anew(m, place, limit);
+        };
         let entered = Entered::new(cpu, at);
         // On every way to a claim, before it.
         m.fence(FENCE);
         if !S::try_acquire(&self.word) {
-            self.enter_slow(m, entered, place, limit)?;
+            return self.enter_slow(m, entered, place, limit);
         }
-        record.hold(name, at);
+        entry.hold(name);
         Ok(entered)
     }
 
+    /// A CPU that has no number yet; or with fewer locks than it had before, or too many.
     #[cold]
+    #[inline(never)]
     #[track_caller]
-    fn enter_unnumbered(
+    fn enter_anew(
         &self,
         m: &M,
         place: &'static Location<'static>,
         limit: impl FnOnce(&M) -> u64,
     ) -> Result<Entered, LockError> {
-        let entered = Entered::enter(m, m.name(&self.word), place);
+        let name = m.name(&self.word);
+        let entered = Entered::enter(m, name, place);
         m.fence(FENCE);
         if !S::try_acquire(&self.word) {
-            self.enter_slow(m, entered, place, limit)?;
+            return self.enter_slow(m, entered, place, limit);
         }
+        entered.hold(m, name);
         Ok(entered)
     }
 
@@ -163,13 +172,18 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
     #[inline]
     pub(super) fn exit(&self, m: &M, entered: Entered) {
         let name = m.name(&self.word);
-        let recorded = entered.recorded(m).filter(|(record, at)| record.leave(name, *at));
-        m.signal_fence();
-        S::release(m, &self.word);
-        m.signal_fence();
-        match recorded {
-            Some((record, at)) => record.remove(m, at),
-            None => entered.forget(m),
+        match entered.entry(m).filter(|entry| entry.is_held(name)) {
+            Some(entry) => {
+                entry.leave(name);
+                m.signal_fence();
+                S::release(m, &self.word);
+                m.signal_fence();
+                entry.remove();
+            }
+            None => {
+                S::release(m, &self.word);
+                entered.forget(m);
+            }
         }
     }
 
@@ -182,9 +196,11 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
         entered: Entered,
         place: &'static Location<'static>,
         limit: impl FnOnce(&M) -> u64,
-    ) -> Result<(), LockError> {
+    ) -> Result<Entered, LockError> {
+        let name = m.name(&self.word);
         if S::try_past(&self.word) {
-            return Ok(());
+            entered.hold(m, name);
+            return Ok(entered);
         }
         let result = Watch::<M, S>::new(m, &self.word, entered, place, limit(m)).and_then(|mut watch| {
             let waited = match watch.is_unsure() {
@@ -195,13 +211,16 @@ impl<M: Recorder, S: Fallible<M>> RawResilientLock<M, S> {
             waited
         });
         // Here, and only here, is undone what was done before; whatever has failed.
-        if let Err(error) = result {
-            entered.remove(m);
-            if m.is_strict() {
-                panic_with(error);
+        match result {
+            Ok(()) => entered.hold(m, name),
+            Err(error) => {
+                entered.remove(m);
+                if m.is_strict() {
+                    panic_with(error);
+                }
             }
         }
-        result
+        result.map(|()| entered)
     }
 
     /// The lock is about to go: takes it out of the records of those who have forgotten their guards, and what waiters

@@ -7,7 +7,6 @@ use super::policy::policy;
 use super::slots::{self, CAPACITY};
 use crate::atomic::reports::AtomicPlace;
 use crate::atomic::{AtomicName, AtomicRecord};
-use crate::machine::Machine;
 use crate::queue::Cpu;
 use crate::resilient::Recorder;
 
@@ -58,11 +57,6 @@ pub(super) fn others_are_gone(mine: Option<u32>) {
     (0..USED.load(Ordering::Relaxed)).filter(|&slot| mine != Some(slot)).for_each(owner_ends);
 }
 
-#[cold]
-fn first_use(m: &Threads) -> Option<(Cpu, &AtomicRecord)> {
-    m.here().map(|cpu| (cpu, m.record(cpu)))
-}
-
 // SAFETY: a static table; addresses of locks are distinct, aligned to 4, and not 0; a record is cleared when its thread
 // ends, and what it held is counted.
 #[allow(unsafe_code, reason = "promises distinct records")]
@@ -70,14 +64,11 @@ unsafe impl Recorder for Threads {
     type Name = AtomicName;
     type Place = AtomicPlace;
 
-    #[inline]
-    fn mine(&self) -> Option<(Cpu, &AtomicRecord)> {
+    #[inline(always)]
+    fn known(&self) -> Option<(Cpu, &AtomicRecord)> {
         // One comparison for a thread that has a slot.
         let slot = slots::number().wrapping_sub(1);
-        match RECORDS.get(slot as usize) {
-            Some(record) => Cpu::new(slot).map(|cpu| (cpu, record)),
-            None => first_use(self),
-        }
+        RECORDS.get(slot as usize).map(|record| (Cpu::known(slot), record))
     }
 
     #[inline]
