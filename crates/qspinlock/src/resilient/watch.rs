@@ -20,7 +20,8 @@ use crate::word::LockWord;
 pub struct Looks {
     /// The first look comes after so long. Waits that are over before cost nothing.
     pub first: u32,
-    /// The second comes so long after the first.
+    /// The second comes so long after the first. 0: every look is one for a deadlock, and nobody sees that a clock stands
+    /// still; for a model checker, which has none.
     pub next: u32,
 }
 
@@ -45,19 +46,49 @@ pub(super) struct Watch<'a, M: Recorder, S> {
     name: usize,
     entered: Entered,
     place: &'static Location<'static>,
-    start: u64,
-    deadline: u64,
-    /// The next look.
-    due: u64,
-    gap: u64,
+    limit: u64,
+    /// Since the first look at the clock. That comes when the wait has lasted for about a microsecond: reading a clock
+    /// takes longer than many a wait.
+    clock: Option<Clock>,
     /// What [`Record::begin_wait`](super::record::Record::begin_wait) has said.
     began: Option<Wait>,
     /// Our own CPU has to do with this lock already.
     is_unsure: bool,
     has_looked: bool,
-    last: u64,
-    still: u32,
     slow_path: core::marker::PhantomData<fn() -> S>,
+}
+
+/// What goes by the clock.
+struct Clock {
+    start: u64,
+    deadline: u64,
+    /// The next look.
+    due: u64,
+    gap: u64,
+    last: u64,
+    /// For how many looks it has not moved.
+    still: u32,
+}
+
+impl Clock {
+    fn new(now: u64, limit: u64, looks: Looks) -> Self {
+        let deadline = now.saturating_add(limit);
+        let due = now.saturating_add(looks.first.into()).min(deadline);
+        Self { start: now, deadline, due, gap: looks.next.into(), last: now, still: 0 }
+    }
+
+    /// Whether it stands still.
+    fn is_still(&mut self, now: u64) -> bool {
+        self.still = if now == self.last { self.still + 1 } else { 0 };
+        self.last = now;
+        self.still >= STILL
+    }
+
+    /// A look has been taken.
+    fn has_looked(&mut self, now: u64) {
+        self.due = self.deadline.min(now.saturating_add(self.gap));
+        self.gap = self.gap.saturating_mul(2).min(LONGEST_GAP);
+    }
 }
 
 impl<'a, M: Recorder, S: Fallible<M>> Watch<'a, M, S> {
@@ -72,22 +103,16 @@ impl<'a, M: Recorder, S: Fallible<M>> Watch<'a, M, S> {
         place: &'static Location<'static>,
         limit: u64,
     ) -> Result<Self, LockError> {
-        let (start, looks) = (m.now(), m.looks());
-        let deadline = start.saturating_add(limit);
         let mut watch = Self {
             word,
             name: m.name(word),
             entered,
             place,
-            start,
-            deadline,
-            due: start.saturating_add(looks.first.into()).min(deadline),
-            gap: looks.next.into(),
+            limit,
+            clock: None,
             began: None,
             is_unsure: false,
             has_looked: false,
-            last: start,
-            still: 0,
             slow_path: core::marker::PhantomData,
         };
         watch.is_unsure = watch.look_at_own(m)?;
@@ -161,7 +186,7 @@ impl<'a, M: Recorder, S: Fallible<M>> Watch<'a, M, S> {
             cpu: self.entered.get().map(|(me, _)| me),
             lock: name,
             at: Some(self.place),
-            waited: m.now().saturating_sub(self.start),
+            waited: self.clock.as_ref().map_or(0, |clock| m.now().saturating_sub(clock.start)),
             holder: detect::cpus(m).find_map(|cpu| {
                 let record = m.record(cpu);
                 record.holds(name).map(|at| (cpu, record.place(at)))
@@ -176,11 +201,9 @@ impl<'a, M: Recorder, S: Fallible<M>> Watch<'a, M, S> {
         self.error(m, LockErrorKind::TimedOut, &[None; LINKS], 0)
     }
 
-    /// Whether the clock stands still.
-    fn is_still(&mut self, now: u64) -> bool {
-        self.still = if now == self.last { self.still + 1 } else { 0 };
-        self.last = now;
-        self.still >= STILL
+    /// The clock, started now if it has not been.
+    fn clock_at(&mut self, m: &M, now: u64) -> &mut Clock {
+        self.clock.get_or_insert_with(|| Clock::new(now, self.limit, m.looks()))
     }
 }
 
@@ -192,7 +215,7 @@ impl<M: Recorder, S: Fallible<M>> Vigil<M> for Watch<'_, M, S> {
     const MAY_BE_HANDED: bool = false;
 
     fn due(&self) -> Option<u64> {
-        Some(self.due)
+        self.clock.as_ref().map(|clock| clock.due)
     }
 
     fn gives_way(&self) -> bool {
@@ -200,23 +223,28 @@ impl<M: Recorder, S: Fallible<M>> Vigil<M> for Watch<'_, M, S> {
     }
 
     fn look(&mut self, m: &M) -> Result<bool, LockError> {
-        let now = m.now();
-        if now < self.due {
-            return if self.is_still(now) { Err(self.time_is_over(m)) } else { Ok(false) };
+        self.look_at(m, m.now())
+    }
+
+    fn look_at(&mut self, m: &M, now: u64) -> Result<bool, LockError> {
+        let clock = self.clock_at(m, now);
+        if now < clock.due {
+            return if clock.is_still(now) { Err(self.time_is_over(m)) } else { Ok(false) };
         }
         self.look_around(m)?;
-        if now >= self.deadline {
+        let clock = self.clock_at(m, now);
+        if now >= clock.deadline {
             return Err(self.time_is_over(m));
         }
-        self.due = self.deadline.min(now.saturating_add(self.gap));
-        self.gap = self.gap.saturating_mul(2).min(LONGEST_GAP);
+        clock.has_looked(now);
         Ok(true)
     }
 
     fn look_before_sleep(&mut self, m: &M) -> Result<(), LockError> {
+        let now = m.now();
         if !self.has_looked {
-            self.due = m.now();
+            self.clock_at(m, now).due = now;
         }
-        self.look(m).map(drop)
+        self.look_at(m, now).map(drop)
     }
 }

@@ -17,7 +17,8 @@ pub trait Vigil<M: Machine> {
     /// Whether the lock may be handed to a waiter that sleeps. Otherwise whoever gets it takes it itself.
     const MAY_BE_HANDED: bool = true;
 
-    /// When the next look is due, on [`Machine::now`]'s clock: a sleep ends then. `None`: never.
+    /// When the next look is due, on [`Machine::now`]'s clock: a sleep ends then. `None`: never; or that is known only after
+    /// the first look, so nobody sleeps before it.
     fn due(&self) -> Option<u64>;
 
     /// Whether it has lasted so long that somebody else may have this CPU between two looks at the lock.
@@ -30,6 +31,14 @@ pub trait Vigil<M: Machine> {
     /// # Errors
     /// The wait is to end. Whoever gets the lock before it has left has it all the same.
     fn look(&mut self, m: &M) -> Result<bool, Self::Error>;
+
+    /// The same for a caller that has just looked at the clock: that costs as much as a short wait.
+    ///
+    /// # Errors
+    /// The same.
+    fn look_at(&mut self, m: &M, _now: u64) -> Result<bool, Self::Error> {
+        self.look(m)
+    }
 
     /// Looks, due or not: the waiter is about to sleep, and should not find out only when it wakes that it never will.
     ///
@@ -116,7 +125,11 @@ impl<M: Machine> Vigil<M> for Until {
     }
 
     fn look(&mut self, m: &M) -> Result<bool, Late> {
-        if m.now() >= self.0 { Err(Late) } else { Ok(false) }
+        self.look_at(m, m.now())
+    }
+
+    fn look_at(&mut self, _: &M, now: u64) -> Result<bool, Late> {
+        if now >= self.0 { Err(Late) } else { Ok(false) }
     }
 
     fn look_before_sleep(&mut self, m: &M) -> Result<(), Late> {

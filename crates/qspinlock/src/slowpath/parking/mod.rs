@@ -245,10 +245,15 @@ fn contend<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, mut
 
 /// Takes the lock if it becomes free within a short while.
 fn spin<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience) -> bool {
+    patience.spin > 0 && spin_from(m, word, patience, m.now())
+}
+
+/// The same, from a moment on that has just been.
+fn spin_from<M: Machine>(m: &M, word: &LockWord<M::Cell>, patience: &Patience, now: u64) -> bool {
     if patience.spin == 0 {
         return false;
     }
-    let budget = Budget::Until(m.now().saturating_add(patience.spin.into()));
+    let budget = Budget::Until(now.saturating_add(patience.spin.into()));
     while word.watch(m, budget, Value::is_free) {
         if word.barge() {
             return true;

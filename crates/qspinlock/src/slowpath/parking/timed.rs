@@ -32,7 +32,7 @@
 //! nothing else.
 
 use super::sleepers::State;
-use super::{Patience, lane, sleep_on, spin};
+use super::{Patience, lane, sleep_on, spin_from};
 use crate::machine::{Event, Machine};
 use crate::slowpath::place::Place;
 use crate::slowpath::vigil::Vigil;
@@ -51,8 +51,9 @@ pub(super) fn acquire_under<M: Machine, V: Vigil<M>>(
     vigil: &mut V,
 ) -> Result<(), V::Error> {
     let patience = &if V::MAY_BE_HANDED { *patience } else { Patience { turns: u32::MAX, ..*patience } };
-    vigil.look(m)?;
-    if spin(m, word, &hurried(m, patience, vigil.due())) {
+    let now = m.now();
+    vigil.look_at(m, now)?;
+    if spin_from(m, word, &hurried(patience, vigil.due(), now), now) {
         return Ok(());
     }
     for _ in 0..patience.yields {
@@ -64,11 +65,12 @@ pub(super) fn acquire_under<M: Machine, V: Vigil<M>>(
     }
     let (mut place, mut turns, mut doze) = (None, 0, DOZE);
     let over = loop {
-        if let Err(over) = vigil.look(m) {
+        let now = m.now();
+        if let Err(over) = vigil.look_at(m, now) {
             break over;
         }
-        let hasty = hurried(m, patience, vigil.due());
-        if (turns > 0 && spin(m, word, &hasty)) || lane(m, word, &hasty) {
+        let hasty = hurried(patience, vigil.due(), now);
+        if (turns > 0 && spin_from(m, word, &hasty, now)) || lane(m, word, &hasty) {
             return Ok(());
         }
         place = place.or_else(|| Place::take(m));
@@ -102,8 +104,8 @@ pub(super) fn acquire_under<M: Machine, V: Vigil<M>>(
 }
 
 /// The same patience, with no phase longer than the time that is left until the vigil's next look.
-fn hurried<M: Machine>(m: &M, patience: &Patience, due: Option<u64>) -> Patience {
-    let left = due.map_or(u64::MAX, |due| due.saturating_sub(m.now()));
+fn hurried(patience: &Patience, due: Option<u64>, now: u64) -> Patience {
+    let left = due.map_or(u64::MAX, |due| due.saturating_sub(now));
     let left = u32::try_from(left).unwrap_or(u32::MAX);
     let least = |phase: u32| phase.min(left);
     let Patience { spin, lane, ask_after, poll, .. } = *patience;
