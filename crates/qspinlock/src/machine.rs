@@ -304,7 +304,7 @@ pub unsafe trait Machine {
     fn now(&self) -> u64;
 
     /// The domain that the caller is in: CPUs in one domain pass a line between them faster than to others. A memory node,
-    /// or a last-level cache. Below [`u32::MAX`].
+    /// or a last-level cache. Two that differ by a multiple of 1023 count as one.
     #[doc(alias = "numa_node_id")]
     fn domain(&self) -> u32 {
         0

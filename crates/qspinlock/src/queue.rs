@@ -114,9 +114,10 @@ pub struct Node<C> {
     pub(crate) next: C,
     /// 0 while waiting; set by the predecessor. Flavours may grant more than a 1.
     pub(crate) grant: C,
-    /// The code of the predecessor. Only where waiters sleep, see [`sleepers`](crate::slowpath::parking).
+    /// The code of the predecessor. Only where waiters sleep, see [`sleepers`](crate::slowpath::parking); `numa` has its
+    /// domain here.
     pub(crate) prev: C,
-    /// The code of the first in the queue, or 0 if this node does not know. Only where waiters sleep.
+    /// The code of the first in the queue, or 0 if this node does not know. Only where waiters sleep; `numa` has a time here.
     pub(crate) first: C,
 }
 
@@ -139,8 +140,12 @@ impl<C: Cell> Node<C> {
 
     /// Waits for a successor to link. Call only when there is one: the tail names another node.
     pub(crate) fn successor<M: Machine<Cell = C>>(&self, m: &M) -> Tail {
-        let code = m.until(&self.next, NEXT, |next| next != 0);
-        Tail::from_code(code).expect("a link names a node")
+        Tail::from_code(self.link_to_come(m)).expect("a link names a node")
+    }
+
+    /// What the successor's link says. Flavours may say more than its name.
+    pub(crate) fn link_to_come<M: Machine<Cell = C>>(&self, m: &M) -> u32 {
+        m.until(&self.next, NEXT, |next| next != 0)
     }
 
     /// Makes the owner of this node the head of the queue.

@@ -250,7 +250,7 @@ impl<C: Cell> LockWord<C> {
 
     /// The same, for no more than a while.
     pub(crate) fn wait_free_for<M: Machine<Cell = C>>(&self, m: &M, budget: Budget) -> Option<Value> {
-        m.until_mine_for(&self.0, WAIT, budget, Self::is_for_head).ok().map(Value)
+        m.until_for(&self.0, WAIT, budget, Self::is_for_head).ok().map(Value)
     }
 
     /// The last in the queue leaves it empty, without the lock or with it: (me,p,l) → (0,p,l). False if it is not the last.

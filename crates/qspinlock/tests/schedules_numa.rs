@@ -223,7 +223,7 @@ fn planted_bugs_of_domains_are_noticed() {
         if step.access == "numa.domain" && !is_own { None } else { step.new }
     });
     planted("an urgent waiter is set aside", "urgent", |step, _| {
-        let is_urgent = step.access == "numa.domain" && step.new == Some(u32::MAX);
+        let is_urgent = step.access == "numa.domain" && step.new == Some(u32::MAX >> Tail::BITS);
         if is_urgent { Some(step.who.cpu as u32 % 2) } else { step.new }
     });
     planted("with each hand-off the time begins anew", "long enough", |step, _| {

@@ -89,9 +89,11 @@ pub(super) fn run(locks: &[Lock], search: &Search, markdown: bool, json: Option<
 fn is_audited(scenario: &Scenario) -> bool {
     let Scenario { lock, cpus, acquires, usage, interrupts, nodeless, .. } = *scenario;
     if lock.sorts() {
-        // To set somebody aside takes three that queue, and who else comes a fourth. Who may leave is audited with native.
-        let is_short = interrupts == 0 && scenario.urgent == 0 && cpus * acquires <= 4;
-        return usage == Usage::Plain && is_short && (cpus < 4 || scenario.waiting == Waiting::Queue && nodeless == 0);
+        // To set somebody aside takes three that queue; what somebody had in its node before, that each comes twice; and
+        // who else comes is a fourth. Who may leave is audited with native.
+        let is_short = interrupts == 0 && scenario.urgent == 0;
+        let are_few = cpus < 4 && cpus * acquires <= 4;
+        return usage == Usage::Plain && is_short && (are_few || scenario.waiting == Waiting::Queue && nodeless == 0);
     }
     if usage.may_leave() {
         let is_small = cpus == 2 && interrupts == 0 && nodeless == 0;

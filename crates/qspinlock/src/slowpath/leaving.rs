@@ -26,8 +26,8 @@ use crate::word::{LockWord, Value};
 
 /// Waits in the queue. (Also what `grant` of a sleeper says.)
 const WAITING: u32 = 1;
-/// Instead of a link: who comes next is the head.
-const LEFT: u32 = u32::MAX;
+/// Instead of a link: who comes next is the head. The name of no node, whatever is said above it.
+const LEFT: u32 = 1 << 3;
 
 const PREPARE: Access = Access::relaxed("leaving.prepare", "tail.exchange publishes it");
 const AWAIT: Access =
@@ -48,15 +48,14 @@ impl<C: Cell> Node<C> {
     // read-modify-write that writes nothing is a relaxed load, which may even be an old one.
 
     /// Takes a successor, which calls this. False if the node's owner has left: then the caller is the head.
-    fn take_behind(&self, successor: Tail) -> bool {
-        self.next.update(FOLLOW, |next| Some(if next == 0 { successor.code() } else { next })) == Ok(0)
+    fn take_behind(&self, link: u32) -> bool {
+        self.next.update(FOLLOW, |next| Some(if next == 0 { link } else { next })) == Ok(0)
     }
 
-    /// The successor; or, if it has not linked yet, leaves the headship to it, and this node.
-    pub(super) fn next_or_leave(&self) -> Option<Tail> {
+    /// The link to the successor; or, if that has not linked yet, leaves the headship to it, and this node: then 0.
+    pub(super) fn next_or_leave(&self) -> u32 {
         let next = self.next.update(HAND_ON, |next| Some(if next == 0 { LEFT } else { next }));
-        let code = next.unwrap_or_else(|next| next);
-        (code != 0).then(|| Tail::from_code(code).expect("a link names a node"))
+        next.unwrap_or_else(|next| next)
     }
 
     /// Makes its owner the head. False if it is abandoned: the caller has the node then.
@@ -85,8 +84,13 @@ pub(super) trait Leaving<M: Machine>: Fallible<M> + Flavour<M> {
     /// What goes from head to head beside the turn.
     type Estate: Default;
 
-    /// Fills in what others should know of the caller, before its node is queued.
+    /// Fills in what goes with the caller's headship, before its node is queued.
     fn prepare_to_wait(_m: &M, _me: Tail) {}
+
+    /// What a waiter's link says: its name, and what else others should know of it.
+    fn as_link(_m: &M, me: Tail) -> u32 {
+        me.code()
+    }
 
     /// What a head has from the one before it. That one has put it into the node `from`: the new head's own, or one that
     /// was left to it. `None`: there was nobody before.
@@ -115,7 +119,7 @@ pub(super) trait Leaving<M: Machine>: Fallible<M> + Flavour<M> {
         if word.leave_queue(leaving) {
             return Next::Nobody;
         }
-        node(m, leaving).next_or_leave().map_or(Next::WhoComes, Next::Node)
+        Tail::from_code(node(m, leaving).next_or_leave()).map_or(Next::WhoComes, Next::Node)
     }
 
     /// Makes the owner of this node the head. False if it is abandoned: the caller has the node then.
@@ -155,18 +159,20 @@ where
     m.count(Event::Queued);
     let mut estate = match word.exchange_tail(me) {
         None => S::inherit(m, me, None),
-        Some(before) if node(m, before).take_behind(me) => match await_turn::<M, S, V>(m, word, vigil, me) {
-            Ok(Front::Head) => S::inherit(m, me, Some(me)),
-            came if mine.leave_behind() => {
-                place.leave(m);
-                return came.map(drop);
+        Some(before) if node(m, before).take_behind(S::as_link(m, me)) => {
+            match await_turn::<M, S, V>(m, word, vigil, me) {
+                Ok(Front::Head) => S::inherit(m, me, Some(me)),
+                came if mine.leave_behind() => {
+                    place.leave(m);
+                    return came.map(drop);
+                }
+                // Or we have just been made the head all the same.
+                came => {
+                    hand_on::<M, S>(m, word, place, S::inherit(m, me, Some(me)));
+                    return came.map(drop);
+                }
             }
-            // Or we have just been made the head all the same.
-            came => {
-                hand_on::<M, S>(m, word, place, S::inherit(m, me, Some(me)));
-                return came.map(drop);
-            }
-        },
+        }
         Some(before) => {
             let estate = S::inherit(m, me, Some(before));
             node(m, before).vacate();

@@ -16,18 +16,24 @@
 //!   one with its interrupts off. It has the preference of whoever it interrupts the run of, and passes it on.
 //! * When those set aside have waited for [`Locality::threshold`], they come first again, in their order. So the oldest of
 //!   all waiters has its turn after that and a hand-off. Nobody passes a waiter of the lock's own domain.
-//! * They also come first again when the head has looked at the whole queue and found none of its own domain. The reference
-//!   leaves them aside, and with one or two CPUs in each domain they wait out the threshold for nothing: 0.65 to 0.85 of
-//!   `native`'s throughput with four and eight CPUs on four sockets, where this has 0.98 and 1.02 (`qspin sim --placement
-//!   spread --cpus 4,8`).
-//! * With nobody set aside, most heads do not look ([`Locality::one_in`]): in a short queue there is little to gain, and
-//!   every look at the next waiter's node costs a transfer of its line.
+//! * They also come first again when the head finds none of its own domain in the queue. The reference leaves them aside, and
+//!   with one or two CPUs in each domain they wait out the threshold for nothing: 0.65 to 0.85 of `native`'s throughput with
+//!   four and eight CPUs on four sockets, where this has 0.93 to 1.12 (`qspin sim --placement spread --cpus 4,8`).
+//! * With nobody set aside, most heads do not look ([`Locality::one_in`]): in a short queue there is little to gain. With
+//!   somebody set aside each head looks at one waiter at least, also if the lock is free by then: otherwise it is never busy
+//!   for long enough after a hand-off to afar, where sections are short, and hand-offs to afar go on.
+//!
+//! # What crosses to another CPU
+//! A hand-off is on the way of everybody, so it is one store, as `native`'s is: the baton names the last of those set aside,
+//! and what else belongs to them lies in that one's node. And each link says the domain of whom it names, so that a head which
+//! is followed by one of its own domain fetches no line to know it. On four simulated sockets these two are worth a third
+//! of the throughput.
 //!
 //! With one domain, or with nobody far away in the queue, the order is [`Native`](super::Native)'s.
 //!
 //! # What is ordered by what
-//! Elsewhere the lock word orders everything about nodes. Here the head reads its successor's node before it has claimed
-//! the word, and it hands over more than its turn. So links are published (`numa.link`), and so is what comes with a grant
+//! Elsewhere the lock word orders everything about nodes. Here the head reads nodes behind it before it has claimed the word,
+//! and it hands over more than its turn. So links are published (`numa.link`), and so is what comes with a grant
 //! (`numa.grant`).
 
 mod leaving;
@@ -40,9 +46,9 @@ use core::convert::Infallible;
 
 use super::vigil::{Fallible, Vigil};
 use super::{Flavour, HandsOver, Queue, SlowPath, claim_as_head, walk};
-use node::URGENT;
+use node::{URGENT, Waiter, short};
 
-use crate::machine::{Budget, Cell, Event, Machine};
+use crate::machine::{Budget, Event, Machine};
 use crate::queue::{Node, Tail, node};
 use crate::word::LockWord;
 
@@ -85,8 +91,15 @@ pub struct Aside {
     since: u32,
     /// They have waited long enough.
     is_due: bool,
-    /// The head has looked at the whole queue, and nobody of its own domain waits.
+    /// When the head last looked, nobody of its own domain waited.
     is_all: bool,
+}
+
+impl Aside {
+    /// Of those of whom a head has been told.
+    fn inherited<M: Machine>(m: &M, last: Tail) -> Self {
+        Self { last, since: node(m, last).since(), is_due: false, is_all: false }
+    }
 }
 
 /// A step of time is 2 to this nanoseconds: 32 bits are more than an hour.
@@ -111,15 +124,15 @@ impl<M: Machine> Flavour<M> for Numa {
 
     fn prepare(m: &M, mine: &Node<M::Cell>, is_nested: bool) {
         let is_urgent = is_nested || m.is_urgent();
-        mine.set_home(if is_urgent { URGENT } else { m.domain() });
+        mine.set_home(if is_urgent { URGENT } else { short(m.domain()) });
     }
 
     fn link(m: &M, predecessor: Tail, me: Tail) {
-        node(m, predecessor).publish_next(me);
+        node(m, predecessor).publish_next(Waiter { tail: me, domain: node(m, me).home() });
     }
 
     fn await_turn(m: &M, mine: &Node<M::Cell>, _: Tail) -> Result<Option<Aside>, Infallible> {
-        Ok(mine.handed(m).map(|last| Aside { last, since: mine.since(), is_due: false, is_all: false }))
+        Ok(mine.handed(m).map(|last| Aside::inherited(m, last)))
     }
 
     fn await_lock(
@@ -160,25 +173,24 @@ impl<M: Machine> Flavour<M> for Numa {
     }
 
     fn promote(m: &M, _: &LockWord<M::Cell>, mine: &Node<M::Cell>, mut aside: Option<Aside>) {
-        let mut next = mine.successor(m);
+        let mut next = mine.next_to_come(m);
         if aside.is_some() {
             let home = home(m, mine);
             next = succession(m, home, &mut aside, next);
-            if let Some(Aside { since, .. }) = aside {
-                let theirs = node(m, next);
-                theirs.set_home(home);
-                theirs.set_since(since);
+            // One store to the line that the next one waits on, mostly: each takes it from it.
+            if aside.is_some() && next.domain != home {
+                node(m, next.tail).set_home(home);
             }
         }
-        node(m, next).hand(aside.map(|aside| aside.last));
+        node(m, next.tail).hand(aside.map(|aside| aside.last));
     }
 }
 
 /// Who comes after the head: `next`, who is next in its queue; unless those set aside have waited for long enough, or none of
 /// the lock's domain waits. Then they come before it, and the first of them is next.
-fn succession<M: Machine>(m: &M, home: u32, aside: &mut Option<Aside>, next: Tail) -> Tail {
+fn succession<M: Machine>(m: &M, home: u32, aside: &mut Option<Aside>, next: Waiter) -> Waiter {
     let Some(Aside { last, is_due, is_all, .. }) = *aside else { return next };
-    if !(is_due || is_all && !may_pass(node(m, next), home)) {
+    if !(is_due || is_all && !next.may_pass(home)) {
         return next;
     }
     let first = node(m, last).next_now().expect("a circle");
@@ -191,14 +203,9 @@ fn succession<M: Machine>(m: &M, home: u32, aside: &mut Option<Aside>, next: Tai
 /// The domain that the lock is to stay in.
 fn home<M: Machine>(m: &M, mine: &Node<M::Cell>) -> u32 {
     match mine.home() {
-        URGENT => m.domain(),
+        URGENT => short(m.domain()),
         domain => domain,
     }
-}
-
-/// Whether who waits there may pass those who are set aside.
-fn may_pass<C: Cell>(theirs: &Node<C>, home: u32) -> bool {
-    matches!(theirs.home(), domain if domain == home || domain == URGENT)
 }
 
 /// Whether the head is to look for those to set aside. If not since those who are have waited for long enough, notes that.
@@ -219,23 +226,21 @@ fn sort<M: Machine>(m: &M, word: &LockWord<M::Cell>, mine: &Node<M::Cell>, aside
         return;
     }
     let home = home(m, mine);
-    while word.peek().is_busy() {
+    // With some set aside, one look in any case: a hand-off to afar takes longer than that.
+    let mut looks_on = aside.is_some() || word.peek().is_busy();
+    while looks_on {
         match set_aside_next(m, mine, home, aside) {
             Sorted::Aside => m.count(Event::SetAside),
             Sorted::Ours => return,
             // Somebody may come whom we let past.
-            Sorted::NotYet if word.wait_free_for(m, LOOKS).is_some() => {
-                if let Some(aside) = aside {
-                    aside.is_all = true;
-                }
-                return;
-            }
-            Sorted::NotYet => {}
+            Sorted::NotYet => drop(word.wait_free_for(m, LOOKS)),
         }
+        looks_on = word.peek().is_busy();
     }
 }
 
 /// What came of a look at the next waiter.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Sorted {
     /// It is set aside.
     Aside,
@@ -246,27 +251,43 @@ enum Sorted {
 }
 
 fn set_aside_next<M: Machine>(m: &M, mine: &Node<M::Cell>, home: u32, aside: &mut Option<Aside>) -> Sorted {
-    let Some(next) = mine.next_now() else { return Sorted::NotYet };
-    let theirs = node(m, next);
-    if may_pass(theirs, home) {
-        return Sorted::Ours;
+    let sorted = match mine.next_now() {
+        Some(next) if next.may_pass(home) => Sorted::Ours,
+        // Who has a successor is not the last, and will never be: nobody else writes its link any more.
+        Some(next) => match node(m, next.tail).next_now() {
+            Some(after) => {
+                mine.point_to(after);
+                set_aside(m, next, aside);
+                Sorted::Aside
+            }
+            None => Sorted::NotYet,
+        },
+        None => Sorted::NotYet,
+    };
+    if let Some(aside) = aside {
+        aside.is_all = sorted == Sorted::NotYet;
     }
-    // Who has a successor is not the last, and will never be: nobody else writes its link any more.
-    let Some(after) = theirs.next_now() else { return Sorted::NotYet };
-    mine.point_to(after);
+    sorted
+}
+
+/// Puts a waiter, taken out of the queue, behind those who are set aside.
+fn set_aside<M: Machine>(m: &M, waiter: Waiter, aside: &mut Option<Aside>) {
+    let theirs = node(m, waiter.tail);
     match aside {
         None => {
-            theirs.point_to(next);
-            *aside = Some(Aside { last: next, since: steps(m), is_due: false, is_all: false });
+            theirs.point_to(waiter);
+            *aside = Some(Aside { last: waiter.tail, since: steps(m), is_due: false, is_all: false });
         }
         Some(aside) => {
             let last = node(m, aside.last);
             theirs.point_to(last.next_now().expect("a circle"));
-            last.point_to(next);
-            aside.last = next;
+            last.point_to(waiter);
+            aside.last = waiter.tail;
         }
     }
-    Sorted::Aside
+    if let Some(Aside { since, .. }) = aside {
+        theirs.set_since(*since);
+    }
 }
 
 // SAFETY: the walk returns when it has claimed the byte; `await_lock` returns when one of three claims has.

@@ -36,7 +36,7 @@ const PRETENDED: &str = "pretend:";
 
 impl Domains {
     /// As many can be pretended.
-    pub const MOST: u32 = 1024;
+    pub const MOST: u32 = 1023;
 
     /// Whether so many can be pretended.
     ///

@@ -10,13 +10,12 @@
 //!
 //! Nobody waits for somebody else's step, as there; and a waiter that takes a lock which stays free does so from the
 //! secondary queue as well. What goes with the headship lies in the new head's node: the last of those set aside in
-//! `grant`, above the state that says that it is the head; and in the two cells that only sleepers need elsewhere, where
-//! the lock is to stay, and since when they wait.
+//! `grant`, above the state that says that it is the head; and where the lock is to stay.
 
 use super::super::Flavour;
 use super::super::leaving::{Leaving, Next};
 use super::super::place::TAKEN;
-use super::node::beside;
+use super::node::{Waiter, beside};
 use super::{Aside, Numa, Sorted, home, is_to_sort, set_aside_next, succession};
 use crate::machine::{Access, Budget, Cell, Event, Machine};
 use crate::queue::{LEVELS, NODES, Node, Tail, node};
@@ -30,9 +29,8 @@ const PROMOTE: Access = Access::release(
 impl<C: Cell> Node<C> {
     /// Says what goes with a headship that this node's owner, or whoever comes next, is about to have.
     fn endow(&self, Estate { aside, home, .. }: &Estate) -> u32 {
-        let Some(Aside { last, since, .. }) = aside else { return 0 };
+        let Some(Aside { last, .. }) = aside else { return 0 };
         self.set_home(*home);
-        self.set_since(*since);
         beside(*last)
     }
 }
@@ -44,6 +42,8 @@ pub(crate) struct Estate {
     /// Where the lock is to stay; if it looks for those to set aside, or has any.
     home: u32,
     looks: bool,
+    /// It has inherited some, and has not looked yet: it does once, busy or not.
+    is_new: bool,
 }
 
 impl<M: Machine> Leaving<M> for Numa {
@@ -56,18 +56,22 @@ impl<M: Machine> Leaving<M> for Numa {
         Self::prepare(m, node(m, me), is_nested);
     }
 
+    fn as_link(m: &M, me: Tail) -> u32 {
+        Waiter { tail: me, domain: node(m, me).home() }.link()
+    }
+
     fn inherit(m: &M, me: Tail, from: Option<Tail>) -> Estate {
         let from = from.map(|from| node(m, from));
         let last = from.and_then(Node::inherited);
-        let mut aside =
-            from.zip(last).map(|(from, last)| Aside { last, since: from.since(), is_due: false, is_all: false });
+        let mut aside = last.map(|last| Aside::inherited(m, last));
         let looks = is_to_sort(m, &mut aside);
         let home = match (from, &aside) {
             (Some(from), Some(_)) => from.home(),
             _ if looks => home(m, node(m, me)),
             _ => 0,
         };
-        Estate { aside, home, looks }
+        let is_new = aside.is_some();
+        Estate { aside, home, looks, is_new }
     }
 
     fn is_all(estate: &Estate) -> bool {
@@ -79,26 +83,17 @@ impl<M: Machine> Leaving<M> for Numa {
         m: &M,
         word: &LockWord<M::Cell>,
         me: Tail,
-        Estate { aside, home, looks }: &mut Estate,
+        Estate { aside, home, looks, is_new }: &mut Estate,
         budget: Budget,
     ) -> Option<Value> {
-        if *looks && word.peek().is_busy() {
+        if *looks && (*is_new || word.peek().is_busy()) {
             if pass_abandoned(node(m, me), m) {
                 return None;
             }
-            match set_aside_next(m, node(m, me), *home, aside) {
-                Sorted::Aside => {
-                    m.count(Event::SetAside);
-                    return None;
-                }
-                Sorted::Ours => {}
-                Sorted::NotYet => {
-                    let free = word.wait_free_for(m, budget);
-                    if let Some(aside) = aside.as_mut().filter(|_| free.is_some()) {
-                        aside.is_all = true;
-                    }
-                    return free;
-                }
+            *is_new = false;
+            if set_aside_next(m, node(m, me), *home, aside) == Sorted::Aside {
+                m.count(Event::SetAside);
+                return None;
             }
         }
         word.wait_free_for(m, budget)
@@ -118,7 +113,7 @@ impl<M: Machine> Leaving<M> for Numa {
                     if word.leave_queue_to(leaving, last) {
                         estate.aside = None;
                         m.count(Event::BroughtBack);
-                        return Next::Node(first);
+                        return Next::Node(first.tail);
                     }
                     node(m, last).point_to(first);
                 }
@@ -126,8 +121,8 @@ impl<M: Machine> Leaving<M> for Numa {
         }
         let mine = node(m, leaving);
         mine.bequeath(mine.endow(estate));
-        let Some(next) = mine.next_or_leave() else { return Next::WhoComes };
-        Next::Node(succession(m, estate.home, &mut estate.aside, next))
+        let Some(next) = Waiter::from_link(mine.next_or_leave()) else { return Next::WhoComes };
+        Next::Node(succession(m, estate.home, &mut estate.aside, next).tail)
     }
 
     fn make_head(m: &M, next: Tail, estate: &Estate) -> bool {
@@ -140,7 +135,7 @@ impl<M: Machine> Leaving<M> for Numa {
 /// Gives back the node of who is next, if that has given up, and is not the last.
 fn pass_abandoned<M: Machine>(mine: &Node<M::Cell>, m: &M) -> bool {
     let Some(next) = mine.next_now() else { return false };
-    let theirs = node(m, next);
+    let theirs = node(m, next.tail);
     if !theirs.is_abandoned() {
         return false;
     }

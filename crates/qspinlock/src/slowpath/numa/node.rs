@@ -4,8 +4,8 @@ use super::super::place::{ABANDONED, IDLE, STATE};
 use crate::machine::{Access, Cell, Machine};
 use crate::queue::{Node, Tail};
 
-/// What a node of an urgent waiter says instead of its domain.
-pub(super) const URGENT: u32 = u32::MAX;
+/// What an urgent waiter says instead of its domain.
+pub(super) const URGENT: u32 = (1 << (u32::BITS - Tail::BITS)) - 1;
 /// What is granted if nobody is set aside. No node has this code.
 const ALONE: u32 = 1 << Tail::BITS;
 /// Those set aside, beside a state in `grant`, where one may leave.
@@ -13,7 +13,7 @@ const ASIDE_SHIFT: u32 = 8;
 
 const _: () = assert!(ASIDE_SHIFT + Tail::BITS <= 32 && STATE >> ASIDE_SHIFT == 0);
 
-const DOMAIN: Access = Access::relaxed("numa.domain", "numa.link, and numa.grant, publish it");
+const DOMAIN: Access = Access::relaxed("numa.domain", "its owner's own; or that of whom numa.grant makes the head");
 const LINK: Access = Access::release("numa.link", "numa.next: the head reads our node before it claims the word");
 const NEXT: Access = Access::acquire("numa.next", "numa.link: the successor's node is initialised");
 const SORT: Access = Access::relaxed("numa.sort", "the links of who waits are the head's; numa.grant publishes them");
@@ -27,6 +27,39 @@ const GONE: Access =
 const INHERIT: Access = Access::acquire("numa.inherit", "numa.promote: the secondary queue is ours now");
 const BEQUEATH: Access = Access::relaxed("numa.bequeath", "leaving.hand-on publishes it");
 
+/// Who is next, and of which domain: so that the head need not fetch its line to know. What a link holds here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Waiter {
+    pub(super) tail: Tail,
+    pub(super) domain: u32,
+}
+
+impl Waiter {
+    pub(super) const fn link(self) -> u32 {
+        self.tail.code() | self.domain << Tail::BITS
+    }
+
+    /// `None` for 0, and for what says that somebody has left.
+    pub(super) const fn from_link(link: u32) -> Option<Self> {
+        match Tail::from_code(link & NAME) {
+            Some(tail) => Some(Self { tail, domain: link >> Tail::BITS }),
+            None => None,
+        }
+    }
+
+    /// Whether it may pass those who are set aside while the lock is to stay at `home`.
+    pub(super) const fn may_pass(self, home: u32) -> bool {
+        self.domain == home || self.domain == URGENT
+    }
+}
+
+const NAME: u32 = (1 << Tail::BITS) - 1;
+
+/// A domain as links have room for it. Two that differ by a multiple of 1023 count as one.
+pub(super) const fn short(domain: u32) -> u32 {
+    domain % URGENT
+}
+
 // `prev` and `first`: what only sleepers need elsewhere.
 impl<C: Cell> Node<C> {
     /// The domain to stay in: the owner's own; for a head that was handed a secondary queue, that of the one before it.
@@ -38,7 +71,7 @@ impl<C: Cell> Node<C> {
         self.prev.store(domain, DOMAIN);
     }
 
-    /// When the secondary queue was begun. For a head that was handed one.
+    /// When the secondary queue was begun. In the node of the last in it: the hand-off of a turn is to be one store.
     pub(super) fn since(&self) -> u32 {
         self.first.load(SINCE)
     }
@@ -48,18 +81,23 @@ impl<C: Cell> Node<C> {
     }
 
     /// Tells the owner of this node who its successor is, and that the successor's node may be read.
-    pub(super) fn publish_next(&self, successor: Tail) {
-        self.next.store(successor.code(), LINK);
+    pub(super) fn publish_next(&self, successor: Waiter) {
+        self.next.store(successor.link(), LINK);
     }
 
     /// The successor, if one has linked.
-    pub(super) fn next_now(&self) -> Option<Tail> {
-        Tail::from_code(self.next.load(NEXT))
+    pub(super) fn next_now(&self) -> Option<Waiter> {
+        Waiter::from_link(self.next.load(NEXT))
+    }
+
+    /// The successor, who links about now.
+    pub(super) fn next_to_come<M: Machine<Cell = C>>(&self, m: &M) -> Waiter {
+        Waiter::from_link(self.link_to_come(m)).expect("a link names a node")
     }
 
     /// By the head, of a node whose link nobody else writes any more.
-    pub(super) fn point_to(&self, next: Tail) {
-        self.next.store(next.code(), SORT);
+    pub(super) fn point_to(&self, next: Waiter) {
+        self.next.store(next.link(), SORT);
     }
 
     /// The last of those set aside becomes the last of the queue.
