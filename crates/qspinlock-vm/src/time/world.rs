@@ -1,18 +1,20 @@
 //! A world: memory, virtual CPUs as coroutines, and the loop that lets them have their turns.
 
-use std::cell::{Cell as StdCell, RefCell, RefMut};
+mod turns;
+
+use std::cell::{Cell as StdCell, RefCell};
 use std::ptr;
 
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, Yielder};
-use qspinlock::machine::{Budget, Event};
+use qspinlock::machine::Event;
 use qspinlock::queue::Slot;
 use qspinlock::slowpath::{Locality, Patience};
 
 use super::cell::{Arena, SimCell};
-use super::engine::{Done, Own, Park, Standing, State};
+use super::engine::State;
 use super::host::{Host, HostCosts};
-use super::line::{Distances, Lines, Want};
+use super::line::{Distances, Lines};
 use super::machine::Virtual;
 use super::model::{Domain, Model};
 use super::recorder::{self, SimRecord};
@@ -190,140 +192,6 @@ impl<'a> World<'a> {
         unsafe { &*yielder }.suspend(());
     }
 
-    /// Waits until the CPU that runs is the first to act.
-    fn turn(&self) -> RefMut<'_, State> {
-        let mut state = self.state.borrow_mut();
-        if state.is_first() {
-            return state;
-        }
-        let (cpu, now) = (state.current, state.cpus[state.current].now);
-        state.resume(cpu, now);
-        self.stand(state)
-    }
-
-    /// Lets others run until the CPU that runs is told to go on.
-    fn stand<'s>(&'s self, state: RefMut<'s, State>) -> RefMut<'s, State> {
-        drop(state);
-        self.suspend();
-        self.state.borrow_mut()
-    }
-
-    fn drain<'s>(&'s self, mut state: RefMut<'s, State>) -> RefMut<'s, State> {
-        if state.is_drained() {
-            return state;
-        }
-        let cpu = state.current;
-        state.cpus[cpu].standing = Standing::Drain;
-        self.stand(state)
-    }
-
-    fn line(&self, cell: &SimCell) -> usize {
-        State::line_of(self.arena.offset(cell))
-    }
-
-    /// `is_hint`: need not show the CPU's own store to a part of it.
-    pub(super) fn load(&self, cell: &SimCell, is_hint: bool) -> u32 {
-        let mut state = self.turn();
-        if !is_hint && state.own_stores(cell) == Own::Part {
-            state = self.drain(state);
-        }
-        state.load(cell, self.line(cell), Want::Load)
-    }
-
-    pub(super) fn store(&self, cell: &SimCell, value: u32, mask: u32) {
-        let mut state = self.turn();
-        let line = self.line(cell);
-        if !state.store(cell, line, value, mask) {
-            state = self.drain(state);
-            state.store(cell, line, value, mask);
-        }
-    }
-
-    pub(super) fn atomic(&self, cell: &SimCell, f: &dyn Fn(u32) -> Option<u32>) -> u32 {
-        let mut state = self.drain(self.turn());
-        state.atomic(cell, self.line(cell), f)
-    }
-
-    pub(super) fn fence(&self) {
-        let mut state = self.drain(self.turn());
-        let (cpu, cost) = (state.current, state.own.atomic);
-        state.cpus[cpu].now += u64::from(cost);
-    }
-
-    /// Waits for a cell.
-    pub(super) fn until(
-        &self,
-        cell: &SimCell,
-        name: &'static str,
-        want: Want,
-        budget: Option<Budget>,
-        done: &dyn Fn(u32) -> bool,
-    ) -> Result<u32, u32> {
-        let line = self.line(cell);
-        let mut state = self.turn();
-        let begun = state.cpus[state.current].now;
-        if state.own_stores(cell) == Own::Part {
-            state = self.drain(state);
-        }
-        let mut seen = state.load(cell, line, want);
-        if done(seen) {
-            return Ok(seen);
-        }
-        if state.own_stores(cell) != Own::None {
-            // What it has seen is its own store, and until that has arrived there is nothing to be told of.
-            state = self.drain(state);
-            seen = state.load(cell, line, want);
-            if done(seen) {
-                return Ok(seen);
-            }
-        }
-        let cpu = state.current;
-        let pause = u64::from(state.own.pause);
-        let (apart, deadline, counts_looks) = match budget {
-            None => (pause, None, false),
-            Some(Budget::Looks { most, apart }) => {
-                let apart = pause * u64::from(apart.max(1));
-                (apart, Some(begun + u64::from(most.saturating_sub(1)) * apart), true)
-            }
-            Some(Budget::Until(ns)) => (pause * FARTHEST, Some(self.cycles(ns)), false),
-        };
-        if deadline.is_some_and(|deadline| deadline <= state.cpus[cpu].now) {
-            return Err(seen);
-        }
-        let done: *const (dyn Fn(u32) -> bool + '_) = done;
-        // SAFETY: only the lifetime bound of the trait object changes. It is called only while this frame stands still below.
-        let done = unsafe { std::mem::transmute::<*const (dyn Fn(u32) -> bool + '_), Done>(done) };
-        state.park(Park { cell, line, done, want, apart, deadline, counts_looks, last: seen, name });
-        let state = self.stand(state);
-        state.cpus[cpu].result
-    }
-
-    /// Sleeps, if the cell holds a value.
-    pub(super) fn wait(&self, cell: &SimCell, value: u32, until: Option<u64>) {
-        let mut state = self.drain(self.turn());
-        if state.load(cell, self.line(cell), Want::Load) != value {
-            return;
-        }
-        let cpu = state.current;
-        let until = until.map(|ns| self.cycles(ns));
-        if std::mem::take(&mut state.cpus[cpu].token) || until.is_some_and(|until| until <= state.cpus[cpu].now) {
-            return;
-        }
-        state.halt(until);
-        drop(self.stand(state));
-    }
-
-    pub(super) fn kick(&self, target: usize) {
-        self.drain(self.turn()).kick(target);
-    }
-
-    pub(super) fn give_way(&self) {
-        let mut state = self.turn();
-        if state.give_way() {
-            drop(self.stand(state));
-        }
-    }
-
     pub(super) fn spend(&self, cycles: u64) {
         let mut state = self.state.borrow_mut();
         let cpu = state.current;
@@ -411,9 +279,6 @@ impl<'a> World<'a> {
         u64::try_from((u128::from(ns) * u128::from(self.mhz)).div_ceil(1000)).unwrap_or(u64::MAX)
     }
 }
-
-/// Pauses between two looks of a wait that has a deadline, as on real CPUs.
-const FARTHEST: u64 = 32;
 
 /// The world is the one that runs on this thread, for as long as this lives.
 struct Running(*const ());
