@@ -2,29 +2,67 @@
 
 mod machines;
 
-use qspinlock_vm::time::published::{FIGURE_5_XEON, figure_5};
+use qspinlock_vm::time::curves::{Curve, SOSP13_XEON, curves};
+use qspinlock_vm::time::model::Model;
 use qspinlock_vm::time::run::{LockKind, Overcommit, Setup, Span, Until, run};
 
-/// What is known to be off: with one or two threads, of whom each is alone half of the time, it comes out slower than
-/// published, by up to a half.
+/// The pause after a release, in cycles: as in `docs/simulator.md`. The published one is not known, and hardly matters: see below.
+const PAUSE: u64 = 300;
+
+/// The locks on which it is fitted, and from how many threads on: with fewer, pipelines count that the model has not.
+const FITTED: [&str; 2] = ["mcs", "ticket"];
 const FEWEST: u32 = 5;
 
-/// Median of three seeds, over what is published.
-fn ratio(lock: LockKind, threads: u32, published: f64) -> f64 {
-    let xeon = machines::xeon();
-    let mut of = [1, 2, 3].map(|seed| run(&xeon, &figure_5(lock, threads, seed)).unwrap().throughput / 1e6);
-    of.sort_by(f64::total_cmp);
-    of[1] / published
+fn xeon() -> Model {
+    Model::built_in("sosp13-xeon").expect("it is built in")
 }
 
+fn published() -> Vec<Curve> {
+    curves(SOSP13_XEON).expect("curves")
+}
+
+/// Million acquisitions in a second with that pause: the median of three seeds.
+fn simulated(xeon: &Model, lock: LockKind, threads: u32, pause: u64) -> f64 {
+    let setup = |seed| Setup {
+        think: Span::Cycles(pause),
+        until: Until::Time(Span::Nanos(3_000_000)),
+        seed,
+        ..Setup::new(lock, threads)
+    };
+    let mut of = [1, 2, 3].map(|seed| run(xeon, &setup(seed)).unwrap().throughput / 1e6);
+    of.sort_by(f64::total_cmp);
+    of[1]
+}
+
+/// For each number of threads, simulated to published.
+fn ratios(xeon: &Model, curve: &Curve, pause: u64) -> Vec<(u32, f64)> {
+    let lock = curve.name.parse().unwrap();
+    let points = curve.points.iter().filter(|point| point.0 >= FEWEST);
+    points.map(|&(n, published)| (n, simulated(xeon, lock, n, pause) / published)).collect()
+}
+
+/// Test-and-test-and-set is not among them: the published one backs off, for a time that is not known.
 #[test]
 fn figure_5_comes_out_as_published() {
-    for curve in FIGURE_5_XEON {
-        let ratios: Vec<(u32, f64)> = curve.points.iter().map(|&(n, f)| (n, ratio(curve.lock, n, f))).collect();
-        println!("{} {ratios:.2?}", curve.lock);
-        let (least, most) = if curve.is_fitted { (0.8, 1.26) } else { (0.6, 1.26) };
-        for &(threads, ratio) in ratios.iter().filter(|r| r.0 >= FEWEST) {
-            assert!((least..most).contains(&ratio), "{} at {threads} threads: {ratio}", curve.lock);
+    let xeon = xeon();
+    for curve in published().iter().filter(|curve| curve.name != "ttas") {
+        let ratios = ratios(&xeon, curve, PAUSE);
+        println!("{} {ratios:.2?}", curve.name);
+        let (least, most) = if FITTED.contains(&curve.name.as_str()) { (0.7, 1.4) } else { (0.55, 1.4) };
+        for (threads, ratio) in ratios {
+            assert!((least..most).contains(&ratio), "{} at {threads} threads: {ratio}", curve.name);
+        }
+    }
+}
+
+/// From a few threads on somebody always waits, and a pause is over before one's next turn.
+#[test]
+fn what_is_not_known_hardly_matters() {
+    let xeon = xeon();
+    for curve in published().iter().filter(|curve| FITTED.contains(&curve.name.as_str())) {
+        let (short, long) = (ratios(&xeon, curve, 100), ratios(&xeon, curve, 430));
+        for (short, long) in short.into_iter().zip(long) {
+            assert!((0.9..1.1).contains(&(long.1 / short.1)), "{}: {short:?}, {long:?}", curve.name);
         }
     }
 }
@@ -32,8 +70,8 @@ fn figure_5_comes_out_as_published() {
 /// Curves that anybody would draw: a queue degrades slowly past a socket, others without end.
 #[test]
 fn queues_hold_where_others_fall() {
-    let xeon = machines::xeon();
-    let of = |lock, threads| run(&xeon, &figure_5(lock, threads, 1)).unwrap().throughput;
+    let xeon = xeon();
+    let of = |lock, threads| simulated(&xeon, lock, threads, PAUSE);
     for queue in [LockKind::Mcs, LockKind::Native] {
         assert!(of(queue, 80) > 0.7 * of(queue, 40), "{queue}");
     }

@@ -11,7 +11,6 @@ pub mod machine;
 pub mod machines;
 pub mod model;
 mod outcome;
-pub mod published;
 mod random;
 mod recorder;
 pub mod reference;

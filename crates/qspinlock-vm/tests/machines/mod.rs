@@ -2,10 +2,8 @@
 
 use qspinlock_vm::time::model::{Distance, Model, OwnCosts, Shape, Transfer};
 
-/// The 80-core Xeon of "Everything You Always Wanted to Know About Synchronization but Were Afraid to Ask" (David,
-/// Guerraoui, Trigonakis; SOSP 2013): 8 x E7-8867L at 2.13 GHz. Costs are its tables 2 and 3. Its sockets form a twisted
-/// hypercube: three neighbours each, all others two links away. How long a load of a shared line keeps it busy is not published:
-/// for as long as it takes fits the ticket lock of its figure 5 best.
+/// A machine for tests that add costs up, and so must know them, whatever is fitted: much like the built-in `sosp13-xeon`, but a
+/// load of a shared line keeps it busy for as long as it takes.
 pub(crate) fn xeon() -> Model {
     let transfer = |load_modified, load_shared, load_shared_occupies, store, atomic: (u32, u32)| {
         let (store_modified, store_shared): (u32, u32) = store;
