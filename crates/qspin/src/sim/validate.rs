@@ -25,6 +25,24 @@ const FITTED_FROM: u32 = 5;
 /// The Xeon's axis ends there: a published value may be anything above.
 const XEON_AXIS: f64 = 8.0;
 
+/// What the threads of a benchmark do, as far as it is known or assumed.
+struct Workload {
+    curve: &'static str,
+    placement: Placement,
+    placed: &'static str,
+    /// Lines that a section touches: assumed.
+    lines: u32,
+    /// Nanoseconds between a release and the next acquire: assumed.
+    think: u64,
+}
+
+/// The threads of the one do nothing but lock, and the scheduler spreads them. Those of the other make system calls, tied to
+/// CPU after CPU; two of each call's steps lock the table of open files.
+const WORKLOADS: [Workload; 2] = [
+    Workload { curve: "locktorture", placement: Placement::Spread, placed: "spread", lines: 6, think: 0 },
+    Workload { curve: "open1", placement: Placement::Fill, placed: "one socket after the other", lines: 4, think: 400 },
+];
+
 /// Where the ratio of compact NUMA-aware locks is fitted.
 const FITTED_AT: u32 = 36;
 
@@ -138,11 +156,12 @@ fn figure_5(model: &Model, curves: &[Curve], pause: u64) -> Result<Vec<f64>, Fai
 }
 
 /// What the NUMA-aware lock gains over the native one, with sections so long.
-fn gains(model: &Model, placement: Placement, section: u64, threads: &[u32]) -> Result<Vec<f64>, Failure> {
+fn gains(model: &Model, workload: &Workload, section: u64, threads: &[u32]) -> Result<Vec<f64>, Failure> {
     let setup = |lock, cpus| Setup {
-        placement,
+        placement: workload.placement,
+        lines: workload.lines,
         section: Span::Nanos(section),
-        think: Span::Nanos(100),
+        think: Span::Nanos(workload.think),
         until: Until::Acquisitions(300),
         ..Setup::new(lock, cpus)
     };
@@ -156,14 +175,14 @@ fn cna() -> Result<Section, Failure> {
     let model = built_in("haswell-4s");
     let mut compared = Vec::new();
     let mut about = String::from(
-        "`haswell-4s`, 100 ns of think time. Near enough: 0.8 to 1.25. Fitted on the ratio with 36 threads:",
+        "`haswell-4s`. Near enough: 0.8 to 1.25. Fitted on the ratio with 36 threads is the length of the sections:",
     );
     for curve in curves(CNA_V15)? {
         let wanted =
             curve.at(FITTED_AT).ok_or_else(|| Failure::failed(format!("{} has no point at 36", curve.name)))?;
-        // The scheduler spreads the threads of the one; the other ties thread n to CPU n.
-        let placement = if curve.name == "locktorture" { Placement::Spread } else { Placement::Fill };
-        let gains = |section, threads: &[u32]| gains(&model, placement, section, threads);
+        let workload = WORKLOADS.iter().find(|workload| workload.curve == curve.name);
+        let workload = workload.ok_or_else(|| Failure::failed(format!("what does {} do?", curve.name)))?;
+        let gains = |section, threads: &[u32]| gains(&model, workload, section, threads);
         let tried = SECTIONS.iter().map(|&ns| gains(ns, &[FITTED_AT]).map(|found| found[0]));
         let tried: Vec<f64> = tried.collect::<Result<_, _>>()?;
         let miss = |index: &usize| (tried[*index] / wanted).ln().abs();
@@ -176,8 +195,12 @@ fn cna() -> Result<Section, Failure> {
             simulated,
             fitted: threads == FITTED_AT,
         });
-        let placed = if placement == Placement::Spread { "spread" } else { "one socket after the other" };
-        let _ = write!(about, " sections of {} ns for {}, placed {placed};", SECTIONS[best], curve.name);
+        let Workload { placed, lines, think, .. } = workload;
+        let _ = write!(
+            about,
+            " {} ns for {}, placed {placed} (assumed: {lines} lines, {think} ns of think time);",
+            SECTIONS[best], curve.name
+        );
         compared.push(Compared {
             name: curve.name,
             points: points.collect(),

@@ -203,8 +203,9 @@ impl<'a> Bench<'a> {
             Until::Acquisitions(_) => u64::MAX,
             Until::Time(span) => span.cycles(model),
         };
-        // Not all at once.
-        m.work(world.below(think.saturating_add(1)));
+        // Not all at once, and in any order: with little to do in between they would go round in that order for ever.
+        let others = u64::from(setup.cpus).saturating_sub(1);
+        m.work(world.below(think.max(others * Span::Nanos(1_000).cycles(model)).saturating_add(1)));
         let mut rounds = 0;
         loop {
             match setup.until {
