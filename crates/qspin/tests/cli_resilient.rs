@@ -36,8 +36,13 @@ fn mode<'a>(report: &'a Value, name: &str) -> &'a Value {
 
 /// Every mode, with what it is there for.
 #[track_caller]
-fn holds(lock: &str) {
-    let run = torture(&["--lock", lock, "--seconds", "4", "--json"]);
+fn holds(lock: &str) -> Value {
+    holds_with(lock, &[])
+}
+
+#[track_caller]
+fn holds_with(lock: &str, on: &[&str]) -> Value {
+    let run = torture(&[&["--lock", lock, "--seconds", "4", "--json"], on].concat());
     assert_eq!(run.code, Some(0), "{run:#?}");
     let report = run.json();
     assert_eq!((&report["outcome"], &report["lock"]), (&"passed".into(), &lock.into()));
@@ -65,11 +70,24 @@ fn holds(lock: &str) {
         some(&mode(&report, signals)["handlers"]);
     }
     some(&mode(&report, "crowd")["acquisitions"]);
+    report
 }
 
 #[test]
 fn native_holds() {
     holds("native");
+}
+
+/// And waiters are set aside, who come back; none is where all are near.
+#[test]
+fn numa_holds_and_waiters_are_set_aside() {
+    let report = holds_with("numa", &["--domains", "2"]);
+    let locality = &report["locality"];
+    assert_eq!((&locality["near"], &locality["domains"]), (&"pretend:2".into(), &2.into()));
+    some(&locality["set_aside"]);
+    some(&locality["brought_back"]);
+    let report = holds_with("numa", &["--domains", "1"]);
+    assert_eq!(report["locality"]["set_aside"], 0);
 }
 
 #[test]
@@ -163,7 +181,7 @@ fn wrong_usage_is_told_what_is_right() {
     for (args, told) in [
         (
             &["torture", "--resilient", "--lock", "std"][..],
-            "native, paravirt, parking, parking-exact, chosen, test-and-set",
+            "native, numa, paravirt, parking, parking-exact, chosen, test-and-set",
         ),
         (&["torture", "--resilient", "--lock", ""], "there is no resilient lock ''"),
         (&["torture", "--resilient", "--mode", "ring:1"], "2 to 128"),
@@ -172,6 +190,9 @@ fn wrong_usage_is_told_what_is_right() {
         (&["torture", "--resilient", "--acquisitions", "0"], "'0'"),
         (&["torture", "--resilient", "--mode", "aa", "--acquisitions", "9"], "--mode crowd"),
         (&["torture", "--resilient", "--no-freed"], "--no-freed"),
+        (&["torture", "--resilient", "--domains", "2"], "--domains: native does not look at domains; numa does"),
+        (&["torture", "--resilient", "--lock", "chosen", "--domains", "2"], "chosen does not look at domains"),
+        (&["torture", "--resilient", "--lock", "numa", "--domains", "0"], "1..=1024"),
         (&["torture", "--mode", "aa"], "--resilient"),
         (&["torture", "--acquisitions", "9"], "--resilient"),
         (&["torture", "--resilient", "--seconds", "0"], "1..=86400"),
@@ -191,6 +212,7 @@ fn wrong_usage_is_told_what_is_right() {
 fn help_has_examples() {
     let help = alone(&["torture", "--help"]);
     assert!(help.stdout.contains("qspin torture --resilient --mode ring:16"), "{help:#?}");
+    assert!(help.stdout.contains("with --resilient: native, numa, "), "{help:#?}");
     let hidden = ["silent", "blurred", "alarmist", "intruder", "litter", "clingy", "heedless"];
     let words: Vec<_> = help.stdout.split_whitespace().map(|word| word.trim_matches(',')).collect();
     assert!(!hidden.iter().any(|lock| words.contains(lock)), "those are for these tests: {help:#?}");
@@ -209,7 +231,9 @@ fn the_demo_shows_who_gave_up_and_why() {
 
 #[test]
 fn the_demo_for_programs() {
-    for (lock, threads) in [("native", 2), ("parking", 3), ("paravirt", 5), ("test-and-set", 8), ("chosen", 20)] {
+    for (lock, threads) in
+        [("native", 2), ("numa", 4), ("parking", 3), ("paravirt", 5), ("test-and-set", 8), ("chosen", 20)]
+    {
         let run = alone(&["demo", "deadlock", "--lock", lock, "--threads", &threads.to_string(), "--json"]);
         assert_eq!(run.code, Some(0), "{run:#?}");
         let shown = run.json();

@@ -71,7 +71,6 @@ fn domains_are_pretended_for_who_looks() {
         (&["--lock", "chosen", "--domains", "2"], "--domains: chosen does not look at domains; numa does"),
         (&["--lock", "numa", "--domains", "0"], "1..=1024"),
         (&["--lock", "numa", "--domains", "1025"], "1..=1024"),
-        (&["--resilient", "--domains", "2"], "cannot be used with"),
     ] {
         let run = torture(args);
         assert_eq!(run.code, Some(2), "{args:?}: {run:#?}");

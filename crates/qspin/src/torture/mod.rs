@@ -43,6 +43,8 @@ Examples:
   qspin torture --lock broken                see that a broken lock is caught
   qspin torture --resilient -l parking       deadlocks, dead owners, waiters that give up
   qspin torture --resilient --mode ring:16   circles of sixteen threads
+  qspin torture --resilient -l numa --domains 2
+                                             the same, where near waiters come first
   qspin torture --resilient --mode crowd --acquisitions 100000000
                                              a hundred million locks, and no error that is not true
 
@@ -149,8 +151,7 @@ pub(crate) struct Args {
 }
 
 /// What is only done to plain locks.
-const PLAIN: [&str; 11] = [
-    "domains",
+const PLAIN: [&str; 10] = [
     "no_signals",
     "no_naps",
     "no_lulls",
@@ -185,7 +186,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let stops = (!args.no_stops).then_some(seed);
     let subject: Subject = args.lock.parse().map_err(Failure::usage)?;
     if let Some(domains) = args.domains {
-        witness::pretend(subject, domains)?;
+        witness::pretend(subject.name(), subject.looks_at_domains(), domains)?;
     }
     warden::watch(stops, || subject.with_type(Torture { args, subject, seed, threads: threads as usize }))
 }

@@ -247,7 +247,7 @@ impl Report {
             naps: Naps::of(&run.places),
             stops: warden::times_stopped(),
             lulls: seen.lulls,
-            locality: witness::seen(subject),
+            locality: witness::seen(subject.looks_at_domains()),
             freed: Freed { locks: run.arena.created(), touches },
             sent: run.post.sent(),
             waits_without_node: qspinlock::threads::waits_without_node(),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::planted::{Careless, Deaf};
-use super::witness::Witnessed;
+use super::witness::{Looks, Witnessed};
 use crate::locks::{Contender, LockJob, LockName};
 
 /// A lock under torture.
@@ -41,6 +41,14 @@ impl Subject {
     /// a table whose own locks the interrupted thread may hold.
     pub(super) fn may_wait_in_handlers(self) -> bool {
         !matches!(self, Self::Lock(LockName::ParkingLot | LockName::PthreadMutex))
+    }
+
+    pub(super) fn looks_at_domains(self) -> Looks {
+        match self {
+            Self::Lock(LockName::Numa) => Looks::Always,
+            Self::Lock(LockName::Chosen | LockName::ChosenByLoad) => Looks::AsChosen,
+            _ => Looks::Never,
+        }
     }
 
     pub(super) fn with_type<J: LockJob>(self, job: J) -> J::Output {

@@ -6,36 +6,44 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use qspinlock::atomic::AtomicCell;
 use qspinlock::machine::{Access, Budget, Event};
 use qspinlock::queue::{Cpu, Slot};
+use qspinlock::resilient::{RecordOf, Recorder};
 use qspinlock::select::SlowPathKind;
 use qspinlock::slowpath::{self, Numa};
 use qspinlock::threads::{self, Domains, LOCALITY_VARIABLE, Threads};
 use qspinlock::{GlobalMachine, Machine, RawSpinLock};
 use serde::Serialize;
 
-use super::subject::Subject;
 use crate::failure::Failure;
-use crate::locks::{ByHand, Contender, LockName};
+use crate::locks::{ByHand, Contender};
+
+/// What a lock does with domains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Looks {
+    Never,
+    /// And is watched.
+    Always,
+    /// If what is chosen does.
+    AsChosen,
+}
+
+impl Looks {
+    fn at_all(self) -> bool {
+        self == Self::Always || self == Self::AsChosen && qspinlock::choice().slow_path == SlowPathKind::Numa
+    }
+}
 
 /// From here on there are so many domains.
-pub(super) fn pretend(subject: Subject, domains: u32) -> Result<(), Failure> {
+pub(super) fn pretend(lock: &str, looks: Looks, domains: u32) -> Result<(), Failure> {
     let refuse = |why: String| Failure::usage(format!("--domains: {why}"));
     qspinlock::configure(Domains::Pretended(domains)).map_err(|error| refuse(error.to_string()))?;
-    if !looks_at_domains(subject) {
-        return Err(refuse(format!("{subject} does not look at domains; numa does")));
+    if !looks.at_all() {
+        return Err(refuse(format!("{lock} does not look at domains; numa does")));
     }
     if std::env::var_os(LOCALITY_VARIABLE).is_none() {
         let always = slowpath::Locality { one_in: 1, ..slowpath::Locality::DEFAULT };
         threads::set_locality(always).map_err(|error| refuse(error.to_string()))?;
     }
     Ok(())
-}
-
-fn looks_at_domains(subject: Subject) -> bool {
-    match subject {
-        Subject::Lock(LockName::Numa) => true,
-        Subject::Lock(LockName::Chosen | LockName::ChosenByLoad) => qspinlock::choice().slow_path == SlowPathKind::Numa,
-        _ => false,
-    }
 }
 
 /// What came of it that threads are in domains.
@@ -52,8 +60,8 @@ pub(super) struct Locality {
 }
 
 /// `None`: this lock does not look, or is not watched.
-pub(super) fn seen(subject: Subject) -> Option<Locality> {
-    if subject != Subject::Lock(LockName::Numa) {
+pub(super) fn seen(looks: Looks) -> Option<Locality> {
+    if looks != Looks::Always {
         return None;
     }
     let topology = threads::topology();
@@ -196,4 +204,50 @@ unsafe impl Machine for Witness {
 
 impl GlobalMachine for Witness {
     const MACHINE: Self = Self;
+}
+
+// SAFETY: those are the threads' records.
+unsafe impl Recorder for Witness {
+    type Name = <Threads as Recorder>::Name;
+    type Place = <Threads as Recorder>::Place;
+
+    fn known(&self) -> Option<(Cpu, &RecordOf<Self>)> {
+        Recorder::known(const { &Threads })
+    }
+
+    fn record(&self, cpu: Cpu) -> &RecordOf<Self> {
+        Recorder::record(const { &Threads }, cpu)
+    }
+
+    fn recorded(&self) -> u32 {
+        Threads.recorded()
+    }
+
+    fn unrecorded(&self) -> Option<u32> {
+        Threads.unrecorded()
+    }
+
+    fn is_unnumbered(&self) -> bool {
+        Threads.is_unnumbered()
+    }
+
+    fn enter_unnumbered(&self) {
+        Threads.enter_unnumbered();
+    }
+
+    fn leave_unnumbered(&self) {
+        Threads.leave_unnumbered();
+    }
+
+    fn leave_orphaned(&self) {
+        Threads.leave_orphaned();
+    }
+
+    fn limit(&self) -> u64 {
+        Threads.limit()
+    }
+
+    fn is_strict(&self) -> bool {
+        Threads.is_strict()
+    }
 }

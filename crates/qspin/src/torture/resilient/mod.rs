@@ -29,7 +29,7 @@ use self::mode::Mode;
 use self::report::Report;
 use self::stage::{Enough, Plan, Shown};
 use self::subject::{Job, Resilient, Subject};
-use super::{Args, signals, warden};
+use super::{Args, signals, warden, witness};
 use crate::failure::Failure;
 use crate::ui;
 
@@ -47,6 +47,9 @@ pub(super) fn run(args: &Args, seed: u64, threads: usize) -> Result<ExitCode, Fa
     let modes = mode::wanted(&args.mode);
     if args.acquisitions.is_some() && !modes.contains(&Mode::Crowd) {
         return Err(Failure::usage("--acquisitions is for --mode crowd, which is not among the modes"));
+    }
+    if let Some(domains) = args.domains {
+        witness::pretend(subject.name(), subject.looks_at_domains(), domains)?;
     }
     let stops = (!args.no_stops).then_some(seed);
     warden::watch(stops, || subject.with_type(Torture { args, subject, modes, seed, threads }))

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::super::warden;
+use super::super::witness::{self, Locality};
 use super::stage::{Shown, Trouble};
 use super::subject::Subject;
 use crate::ui::{self, Tone, figure, text};
@@ -25,6 +26,8 @@ pub(super) struct Report {
     deadlocks: u64,
     timed_out: u64,
     waits_without_node: u64,
+    /// Of a lock that looks at domains.
+    locality: Option<Locality>,
     modes: Vec<ModeReport>,
     /// Modes that had no turn, after one that failed.
     not_run: Vec<String>,
@@ -121,6 +124,7 @@ impl Report {
             deadlocks: sum(|shown| shown.deadlocks),
             timed_out: sum(|shown| shown.timed_out),
             waits_without_node: sum(|shown| shown.without_node),
+            locality: witness::seen(subject.looks_at_domains()),
             modes: shown.iter().map(ModeReport::new).collect(),
             not_run,
         }
@@ -170,6 +174,9 @@ impl Report {
         row("handlers", format!("{handlers} run, up to {deepest} nested"), Tone::Plain);
         row("waits without node", self.waits_without_node.to_string(), Tone::Plain);
         row("all threads", format!("stopped {} times", self.stops), Tone::Plain);
+        if let Some(locality) = &self.locality {
+            row("domains", locality.to_text(), Tone::Plain);
+        }
         if !self.not_run.is_empty() {
             row("not run", self.not_run.join(", "), Tone::Warn);
         }

@@ -3,11 +3,12 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use qspinlock::LockError;
-use qspinlock::resilient::{Mutex, MutexGuard};
-use qspinlock::slowpath::{Chosen, Fallible, Native, Paravirt, Parking, ParkingExact, TestAndSet};
+use qspinlock::resilient::{Mutex, MutexGuard, Recorder};
+use qspinlock::slowpath::{Chosen, Fallible, Native, Numa, Paravirt, Parking, ParkingExact, TestAndSet};
 use qspinlock::threads::Threads;
+use qspinlock::{GlobalMachine, LockError};
 
+use super::super::witness::{Looks, Witness};
 use super::planted::{Alarmist, Blurred, Clingy, Heedless, Intruder, Litter, Planted, Silent};
 
 /// A lock that may fail.
@@ -39,8 +40,8 @@ pub(super) trait Job {
 
 type Ours<S> = Mutex<Threads, S, ()>;
 
-impl<S: Fallible<Threads> + 'static> Resilient for Ours<S> {
-    type Guard<'a> = MutexGuard<'a, Threads, S, ()>;
+impl<M: GlobalMachine + Recorder, S: Fallible<M> + 'static> Resilient for Mutex<M, S, ()> {
+    type Guard<'a> = MutexGuard<'a, M, S, ()>;
 
     fn new() -> Self {
         const { assert!(size_of::<Self>() == 4, "its address is that of its word") };
@@ -91,6 +92,7 @@ macro_rules! subjects {
 
 subjects! {
     Native = "native", Ours<Native>, hidden: false;
+    Numa = "numa", Mutex<Witness, Numa, ()>, hidden: false;
     Paravirt = "paravirt", Ours<Paravirt>, hidden: false;
     Parking = "parking", Ours<Parking>, hidden: false;
     ParkingExact = "parking-exact", Ours<ParkingExact>, hidden: false;
@@ -103,6 +105,16 @@ subjects! {
     Litter = "litter", Planted<Litter>, hidden: true;
     Clingy = "clingy", Planted<Clingy>, hidden: true;
     Heedless = "heedless", Planted<Heedless>, hidden: true;
+}
+
+impl Subject {
+    pub(super) fn looks_at_domains(self) -> Looks {
+        match self {
+            Self::Numa => Looks::Always,
+            Self::Chosen => Looks::AsChosen,
+            _ => Looks::Never,
+        }
+    }
 }
 
 /// Their names.
