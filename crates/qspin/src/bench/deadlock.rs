@@ -10,7 +10,7 @@ use qspinlock::resilient::Mutex;
 use qspinlock::slowpath::{Chosen, Fallible, Native, Numa, Paravirt, TestAndSet};
 use qspinlock::threads::Threads;
 
-use super::machine::{allowed_cpus, pin};
+use super::machine::{Line, allowed_cpus, pin};
 use super::verdict::{median, quantile};
 use crate::locks::LockName;
 
@@ -43,7 +43,7 @@ pub(super) struct Deadlocks {
     /// From the end of a limit of 1 ms to the error, when the owner has gone without unlocking.
     pub(super) overshoot: Times,
     /// Throughput of a thread that has its lock to itself, while others close circles all the time, to that while they
-    /// do something else; and how often that was compared.
+    /// wait for as long, without one; and how often that was compared.
     pub(super) bystander: Option<(f64, usize)>,
 }
 
@@ -139,16 +139,21 @@ fn bystander<S: Fallible<Threads> + 'static>(rounds: usize) -> Option<(f64, usiz
     const SLICE: Duration = Duration::from_millis(40);
     let &[here, there, ..] = &allowed_cpus()[..] else { return None };
     let locks: [_; 2] = std::array::from_fn(|_| Lock::<S>::new(0));
-    /// What the two others are to do.
+    /// About as long as a wait that ends with a circle being found. Who spins takes something from the other thread of its
+    /// core, whatever it spins for: that is not what is measured.
+    const WAIT: Duration = Duration::from_micros(10);
+    /// What the two others are to do: wait for a lock that nobody releases, close a circle, or end.
     const REST: u32 = 0;
     const CLOSE: u32 = 1;
     const END: u32 = 2;
     let (wanted, agreed) = (AtomicU32::new(REST), AtomicU32::new(REST));
-    let (all, own) = (Barrier::new(2), Lock::<S>::new(0));
+    // On a line of its own: who waits for what lies beside it would take that away.
+    let (all, own, held) = (Barrier::new(2), Line(Lock::<S>::new(0)), Lock::<S>::new(0));
+    let guard = held.lock();
     let mut ratios = Vec::new();
     thread::scope(|s| {
         for n in 0..2 {
-            let (locks, wanted, agreed, all) = (&locks, &wanted, &agreed, &all);
+            let (locks, held, wanted, agreed, all) = (&locks, &held, &wanted, &agreed, &all);
             s.spawn(move || {
                 pin(there);
                 loop {
@@ -162,8 +167,8 @@ fn bystander<S: Fallible<Threads> + 'static>(rounds: usize) -> Option<(f64, usiz
                     };
                     let first = circle.then(|| locks[n].lock());
                     all.wait();
-                    let second = circle.then(|| locks[1 - n].lock());
-                    drop((first, second));
+                    let second = if circle { locks[1 - n].lock() } else { held.lock_within(WAIT) };
+                    drop((second, first));
                 }
             });
         }
@@ -174,7 +179,7 @@ fn bystander<S: Fallible<Threads> + 'static>(rounds: usize) -> Option<(f64, usiz
                 let (start, mut count) = (Instant::now(), 0_u32);
                 while start.elapsed() < SLICE {
                     for _ in 0..100 {
-                        *own.lock().expect("nobody else knows it") += 1;
+                        *own.0.lock().expect("nobody else knows it") += 1;
                     }
                     count += 1;
                 }
@@ -187,5 +192,6 @@ fn bystander<S: Fallible<Threads> + 'static>(rounds: usize) -> Option<(f64, usiz
             wanted.store(END, Ordering::Relaxed);
         });
     });
+    drop(guard);
     Some((median(ratios)?, rounds))
 }

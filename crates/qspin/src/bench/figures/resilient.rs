@@ -8,9 +8,10 @@ use crate::locks::LockName;
 use crate::ui::{digits, nanos};
 
 /// Each, and the plain lock of the same slow path.
-const PAIRS: [(LockName, LockName); 4] = [
+const PAIRS: [(LockName, LockName); 5] = [
     (LockName::Resilient, LockName::Chosen),
     (LockName::ResilientNative, LockName::Native),
+    (LockName::ResilientNuma, LockName::Numa),
     (LockName::ResilientParavirt, LockName::Paravirt),
     (LockName::ResilientTestAndSet, LockName::TestAndSetOurs),
 ];
@@ -85,9 +86,11 @@ mod tests {
             row(LockName::Chosen, 0, near, 100.0),
             row(LockName::ResilientNative, 0, near, 99.0),
             row(LockName::Native, 0, near, 100.0),
+            row(LockName::ResilientNuma, 0, near, 93.0),
+            row(LockName::Numa, 0, near, 100.0),
         ];
         let goals: Vec<_> = contended(&settings(&rows)).figures.iter().map(|figure| figure.goal).collect();
-        assert_eq!(goals, [Some(Goal::BoundBroken), Some(Goal::AimReached)]);
+        assert_eq!(goals, [Some(Goal::BoundBroken), Some(Goal::AimReached), Some(Goal::BoundKept)]);
     }
 
     #[test]
