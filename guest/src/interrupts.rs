@@ -1,0 +1,160 @@
+//! What each interrupt does.
+
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::console::{Exit, exit, println};
+use crate::cpu;
+use crate::tables::vector;
+use crate::{apic, percpu};
+
+/// What was interrupted, as `stubs.s` pushes it.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Frame {
+    registers: [u64; 15],
+    vector: u64,
+    error: u64,
+    pub(crate) address: u64,
+    segment: u64,
+    flags: u64,
+    stack: u64,
+    stack_segment: u64,
+}
+
+/// The programmable interrupt controllers of old: out of the way of exceptions, and silent.
+pub(crate) fn mask_old_controllers() {
+    // SAFETY: the registers of two 8259s: start, vectors 0x20 and 0x28, wiring, mode, all masked.
+    unsafe {
+        for (port, value) in [(0x20, 0x11), (0xa0, 0x11), (0x21, 0x20), (0xa1, 0x28), (0x21, 4), (0xa1, 2)] {
+            cpu::out8(port, value);
+        }
+        for (port, value) in [(0x21, 1), (0xa1, 1), (0x21, 0xff), (0xa1, 0xff)] {
+            cpu::out8(port, value);
+        }
+    }
+}
+
+/// What else is done when an interrupt comes: nothing, until somebody says so.
+pub(crate) struct Hook(AtomicPtr<()>);
+
+impl Hook {
+    #[allow(clippy::declare_interior_mutable_const, reason = "an initialiser")]
+    const NOTHING: Self = Self(AtomicPtr::new(core::ptr::null_mut()));
+
+    /// Says what is done from now on.
+    pub(crate) fn set(&self, what: Option<fn()>) {
+        self.0.store(what.map_or(core::ptr::null_mut(), |what| what as *mut ()), Ordering::Release);
+    }
+
+    fn call(&self) {
+        let what = self.0.load(Ordering::Acquire);
+        if !what.is_null() {
+            // SAFETY: it was made of such a function.
+            let what = unsafe { core::mem::transmute::<*mut (), fn()>(what) };
+            what();
+        }
+    }
+}
+
+pub(crate) static ON_TIMER: Hook = Hook::NOTHING;
+pub(crate) static ON_CALL: Hook = Hook::NOTHING;
+pub(crate) static ON_NMI: Hook = Hook::NOTHING;
+
+#[unsafe(no_mangle)]
+extern "C" fn interrupt(frame: &mut Frame) {
+    let this = percpu::mine();
+    let number = frame.vector as u8;
+    if number < 32 {
+        // Whoever waits here cannot be kicked: interrupts may have been off.
+        this.in_nmi.set(this.in_nmi.get() + 1);
+        exception(number, frame);
+        this.in_nmi.set(this.in_nmi.get() - 1);
+        return;
+    }
+    this.in_interrupt.set(this.in_interrupt.get() + 1);
+    match number {
+        vector::TIMER => {
+            this.timers.fetch_add(1, Ordering::Relaxed);
+            apic::end_of_interrupt();
+            ON_TIMER.call();
+        }
+        // That it came is all.
+        vector::KICK => {
+            this.kicks.fetch_add(1, Ordering::Relaxed);
+            apic::end_of_interrupt();
+        }
+        vector::CALL => {
+            apic::end_of_interrupt();
+            ON_CALL.call();
+        }
+        vector::SPURIOUS => {}
+        // Masked, but they may have been on their way.
+        0x20..0x30 => {}
+        _ => unexpected(number, frame),
+    }
+    this.in_interrupt.set(this.in_interrupt.get() - 1);
+}
+
+/// Where this CPU goes on when it may not write: see [`is_read_only`].
+static RESUME: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+fn exception(number: u8, frame: &mut Frame) {
+    match number {
+        vector::NMI => {
+            percpu::mine().nmis.fetch_add(1, Ordering::Relaxed);
+            ON_NMI.call();
+        }
+        vector::PAGE_FAULT if !RESUME.load(Ordering::Relaxed).is_null() => {
+            frame.address = RESUME.swap(core::ptr::null_mut(), Ordering::Relaxed).addr() as u64;
+        }
+        _ => unexpected(number, frame),
+    }
+}
+
+/// Tries to write one byte, as it is. True if the CPU refuses. On the first CPU, before there are others.
+pub(crate) fn is_read_only(address: usize) -> bool {
+    let refused: u64;
+    // SAFETY: writes what is there. If that faults, the handler has it go on at the label.
+    unsafe {
+        core::arch::asm!(
+            "lea {scratch}, [rip + 2f]",
+            "mov [{resume}], {scratch}",
+            "mov {refused:e}, 1",
+            "mov {scratch:l}, [{address}]",
+            "mov [{address}], {scratch:l}",
+            "xor {refused:e}, {refused:e}",
+            "2:",
+            scratch = out(reg) _,
+            refused = out(reg) refused,
+            resume = in(reg) RESUME.as_ptr(),
+            address = in(reg) address,
+            options(nostack),
+        );
+    }
+    RESUME.store(core::ptr::null_mut(), Ordering::Relaxed);
+    refused != 0
+}
+
+fn unexpected(number: u8, frame: &Frame) -> ! {
+    let name = match number {
+        0 => "division error",
+        1 => "debug",
+        3 => "breakpoint",
+        6 => "undefined instruction",
+        8 => "double fault",
+        13 => "general protection",
+        14 => "page fault",
+        18 => "machine check",
+        _ => "unexpected",
+    };
+    println!(
+        "guest: interrupt {number} ({name}) on CPU {}: error {:#x}, at {:#x}, stack {:#x}, address {:#x}",
+        percpu::mine().number.get(),
+        frame.error,
+        frame.address,
+        frame.stack,
+        cpu::fault_address(),
+    );
+    println!("guest: registers {:x?}", frame.registers);
+    exit(Exit::Broken)
+}
