@@ -11,7 +11,14 @@ const PASSES: &[(&str, &[&str], &[&str])] = &[
     (
         "workspace",
         &["--workspace"],
-        &["crates/qspinlock", "crates/qspinlock-vm", "crates/qspin", "examples/extension-host", "xtask"],
+        &[
+            "crates/qspinlock",
+            "crates/qspinlock-vm",
+            "crates/qspin",
+            "examples/extension-host",
+            "guest/firmware",
+            "xtask",
+        ],
     ),
     ("portable form, counting", &["--package", "qspinlock", "--features", "portable,stats"], &["crates/qspinlock"]),
     (

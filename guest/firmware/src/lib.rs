@@ -7,3 +7,8 @@
 #![forbid(unsafe_code)]
 
 pub mod acpi;
+mod leaves;
+mod words;
+
+pub use leaves::{LeafError, Leaves};
+pub use words::{Complaint, Why, Words};
