@@ -2,8 +2,8 @@
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use crate::clock;
 use crate::tables::vector;
+use crate::{clock, percpu};
 
 const ID: usize = 0x20;
 const PRIORITY: usize = 0x80;
@@ -18,6 +18,9 @@ const ERROR: usize = 0x370;
 const INITIAL: usize = 0x380;
 const CURRENT: usize = 0x390;
 const DIVIDE: usize = 0x3e0;
+
+/// Ids from here on are nobody's, or need another way to send interrupts.
+pub(crate) const NOBODY: u32 = 255;
 
 const ENABLED: u32 = 1 << 8;
 const MASKED: u32 = 1 << 16;
@@ -74,13 +77,21 @@ pub(crate) fn end_of_interrupt() {
 }
 
 fn command(target: u32, command: u32) {
-    // An interrupt in between might send one itself.
+    // An interrupt in between might send one itself. So might an NMI: it leaves the target as it was.
     let were_on = crate::cpu::interrupts_off();
-    while read(COMMAND) & PENDING != 0 {
-        core::hint::spin_loop();
-    }
+    let idle = || {
+        while read(COMMAND) & PENDING != 0 {
+            core::hint::spin_loop();
+        }
+    };
+    idle();
+    let before = read(TARGET);
     write(TARGET, target << 24);
     write(COMMAND, command | ASSERT);
+    if percpu::mine().in_nmi.get() > 0 {
+        idle();
+        write(TARGET, before);
+    }
     if were_on {
         // SAFETY: as they were.
         unsafe { crate::cpu::interrupts_on() };
@@ -105,11 +116,6 @@ pub(crate) fn send_init(target: u32) {
 /// Has a CPU that was reset start at a page below 1 MiB.
 pub(crate) fn send_start(target: u32, address: usize) {
     command(target, MODE_START | (address >> 12) as u32);
-}
-
-/// Holds all interrupts back but [kicks](vector::KICK), or none.
-pub(crate) fn only_kicks(only: bool) {
-    write(PRIORITY, if only { u32::from(vector::KICK) - 0x10 } else { 0 });
 }
 
 /// Measures the timer by the clock.

@@ -13,7 +13,8 @@ static START: AtomicU64 = AtomicU64::new(0);
 static SCALE: AtomicU64 = AtomicU64::new(1 << 32);
 
 /// Measures how fast the counter runs, in 10 ms. Hertz; if the timer does not answer, a guess of 1 GHz, and `None`.
-pub(crate) fn calibrate() -> Option<u64> {
+/// Time begins at `start`, in ticks.
+pub(crate) fn calibrate(start: u64) -> Option<u64> {
     // SAFETY: channel 2 of an 8254, counting down once, with the loudspeaker off.
     let measured = unsafe {
         cpu::out8(0x61, (cpu::in8(0x61) & !2) | 1);
@@ -27,7 +28,7 @@ pub(crate) fn calibrate() -> Option<u64> {
     let hertz = measured.map(|ticks| ticks * PIT / u64::from(MEASURED)).filter(|hertz| *hertz > 1_000_000);
     let scale = (1_000_000_000_u128 << 32) / u128::from(hertz.unwrap_or(1_000_000_000));
     SCALE.store(scale as u64, Ordering::Relaxed);
-    START.store(cpu::ticks(), Ordering::Relaxed);
+    START.store(start, Ordering::Relaxed);
     hertz
 }
 

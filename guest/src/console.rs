@@ -57,8 +57,8 @@ pub(crate) fn start() {
 /// Who prints. Not one of the library's locks: the console is to work when they do not.
 static BUSY: AtomicBool = AtomicBool::new(false);
 
-/// Prints a line as a whole. Who cannot have the port for long takes it all the same: its owner may be what this CPU has
-/// interrupted, or gone.
+/// Prints a line as a whole. Who cannot have the port for long takes it all the same: its owner may be what this CPU
+/// has interrupted, or gone.
 pub(crate) fn print(line: fmt::Arguments<'_>) {
     let mine = (0..10_000_000).any(|_| {
         let mine = !BUSY.swap(true, Ordering::Acquire);

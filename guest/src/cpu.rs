@@ -114,7 +114,8 @@ pub(crate) unsafe fn interrupts_on() {
 /// As for [`interrupts_on`].
 #[inline]
 pub(crate) unsafe fn interrupts_on_and_halt() {
-    // SAFETY: the caller's. The instruction after `sti` still runs without interrupts, so none can come between the two.
+    // SAFETY: the caller's. The instruction after `sti` still runs without interrupts, so none can come between the
+    // two.
     unsafe { asm!("sti", "hlt", options(nostack)) };
 }
 
@@ -142,4 +143,15 @@ impl<T> Shared<T> {
     pub(crate) const fn get(&self) -> *mut T {
         self.0.get()
     }
+}
+
+/// Holds back interrupts of this class of priorities, and of those below. Returns the one before.
+#[inline]
+pub(crate) fn set_priority(class: u8) -> u8 {
+    let before: u64;
+    // SAFETY: some interrupts come later.
+    unsafe {
+        asm!("mov {b}, cr8", "mov cr8, {c}", b = out(reg) before, c = in(reg) u64::from(class), options(nostack))
+    };
+    before as u8
 }

@@ -1,6 +1,6 @@
 //! What each interrupt does.
 
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use crate::console::{Exit, exit, println};
 use crate::cpu;
@@ -60,6 +60,19 @@ pub(crate) static ON_TIMER: Hook = Hook::NOTHING;
 pub(crate) static ON_CALL: Hook = Hook::NOTHING;
 pub(crate) static ON_NMI: Hook = Hook::NOTHING;
 
+/// NMIs say where they came.
+static REPORT: AtomicBool = AtomicBool::new(false);
+
+/// Has every other CPU say where it is: for a hang, after which nothing goes on.
+pub(crate) fn report() {
+    ON_NMI.set(None);
+    REPORT.store(true, Ordering::Relaxed);
+    for number in crate::smp::all().skip(1) {
+        apic::send_nmi(percpu::of(number).apic_id().load(Ordering::Relaxed));
+        crate::clock::pause_for(100_000_000);
+    }
+}
+
 #[unsafe(no_mangle)]
 extern "C" fn interrupt(frame: &mut Frame) {
     let this = percpu::mine();
@@ -76,6 +89,9 @@ extern "C" fn interrupt(frame: &mut Frame) {
         vector::TIMER => {
             this.timers.fetch_add(1, Ordering::Relaxed);
             apic::end_of_interrupt();
+            if this.tick.get() > 0 {
+                apic::timer_in(this.tick.get());
+            }
             ON_TIMER.call();
         }
         // That it came is all.
@@ -101,7 +117,20 @@ static RESUME: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 fn exception(number: u8, frame: &mut Frame) {
     match number {
         vector::NMI => {
-            percpu::mine().nmis.fetch_add(1, Ordering::Relaxed);
+            let this = percpu::mine();
+            this.nmis.fetch_add(1, Ordering::Relaxed);
+            if REPORT.load(Ordering::Relaxed) {
+                let on = frame.flags & (1 << 9) != 0;
+                println!(
+                    "guest: CPU {} is at {:#x}, interrupts {}; {} halts, {} kicks, {} timers",
+                    this.number.get(),
+                    frame.address,
+                    if on { "on" } else { "off" },
+                    this.halts.load(Ordering::Relaxed),
+                    this.kicks.load(Ordering::Relaxed),
+                    this.timers.load(Ordering::Relaxed),
+                );
+            }
             ON_NMI.call();
         }
         vector::PAGE_FAULT if !RESUME.load(Ordering::Relaxed).is_null() => {

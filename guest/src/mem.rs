@@ -1,5 +1,5 @@
-//! What the compiler calls to copy and compare memory, where no C library brings it. In assembly: a loop in Rust would be
-//! compiled into a call of itself.
+//! What the compiler calls to copy and compare memory, where no C library brings it. In assembly: a loop in Rust would
+//! be compiled into a call of itself.
 
 use core::arch::{asm, global_asm};
 

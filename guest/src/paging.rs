@@ -1,9 +1,9 @@
 //! Which memory may be what: code is executed and never written, data is written and never executed.
 //!
-//! The start-up code maps the first 4 GiB by pages of 2 MiB, at their own addresses. Here those under the kernel's image
-//! become pages of 4 KiB with the rights that their section needs; all others lose the right to be executed. Code is
-//! written through a second mapping of its page, a [window](write_code) elsewhere that is there only meanwhile: so no page
-//! is ever writable and executable at once, at one address.
+//! The start-up code maps the first 4 GiB by pages of 2 MiB, at their own addresses. Here those under the kernel's
+//! image become pages of 4 KiB with the rights that their section needs; all others lose the right to be executed.
+//! Code is written through a second mapping of its page, a [window](write_code) elsewhere that is there only
+//! meanwhile: so no page is ever writable and executable at once, at one address.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

@@ -31,6 +31,10 @@ pub(crate) struct PerCpu {
     pub(crate) apic_id: AtomicU32,
     /// It runs.
     pub(crate) is_up: AtomicBool,
+    /// Nanoseconds between two interrupts of its timer. 0: it does not tick.
+    pub(crate) tick: Cell<u64>,
+    /// Waits without a queue node: too many within one another.
+    pub(crate) without_node: AtomicU64,
     /// Halts, and kicks received.
     pub(crate) halts: AtomicU64,
     pub(crate) kicks: AtomicU64,
@@ -52,6 +56,8 @@ impl PerCpu {
         random: Cell::new(1),
         apic_id: AtomicU32::new(0),
         is_up: AtomicBool::new(false),
+        tick: Cell::new(0),
+        without_node: AtomicU64::new(0),
         halts: AtomicU64::new(0),
         kicks: AtomicU64::new(0),
         timers: AtomicU64::new(0),
@@ -90,16 +96,12 @@ impl Others {
         &self.cpu.halts
     }
 
+    pub(crate) fn without_node(self) -> &'static AtomicU64 {
+        &self.cpu.without_node
+    }
+
     pub(crate) fn kicks(self) -> &'static AtomicU64 {
         &self.cpu.kicks
-    }
-
-    pub(crate) fn timers(self) -> &'static AtomicU64 {
-        &self.cpu.timers
-    }
-
-    pub(crate) fn nmis(self) -> &'static AtomicU64 {
-        &self.cpu.nmis
     }
 }
 

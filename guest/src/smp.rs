@@ -21,7 +21,6 @@ static ap_stacks: Shared<[Stack; CPUS]> = Shared::new([const { Stack([0; STACK])
 unsafe extern "C" {
     static ap_trampoline: Shared<u8>;
     static ap_trampoline_end: Shared<u8>;
-    static ap_tickets: AtomicU32;
 }
 
 /// CPUs that may be started, the first one among them.
@@ -39,8 +38,8 @@ pub(crate) fn all() -> impl Iterator<Item = usize> {
     (0..CPUS).filter(|n| percpu::of(*n).is_up().load(Ordering::Acquire))
 }
 
-/// Starts the CPUs with these names and nodes; the first is the one that runs already. Those that do not answer within a second are
-/// done without.
+/// Starts the CPUs with these names and nodes; the first is the one that runs already. Those that do not answer within
+/// a second are done without.
 ///
 /// # Panics
 /// If there are more than [`CPUS`].
@@ -122,8 +121,8 @@ fn work(number: usize) -> ! {
     }
 }
 
-/// Has each CPU run a function, with its number; this one, the first, as well. Meanwhile, and until all are done, `watch` is called now
-/// and then; with `false` it gives up, and this returns `false`.
+/// Has each CPU run a function, with its number; this one, the first, as well. Meanwhile, and until all are done,
+/// `watch` is called now and then; with `false` it gives up, and this returns `false`.
 pub(crate) fn on_all(what: fn(usize), mut watch: impl FnMut() -> bool) -> bool {
     WORK.store(what as *mut (), Ordering::Relaxed);
     let round = ROUND.load(Ordering::Relaxed) + 1;

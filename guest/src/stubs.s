@@ -8,7 +8,8 @@ interrupt_stubs:
 .rept 256
 .balign 16
 // These bring an error code.
-.if (vector == 8) | ((vector >= 10) & (vector <= 14)) | (vector == 17) | (vector == 21) | (vector == 29) | (vector == 30)
+.set errs, (vector == 8) | ((vector >= 10) & (vector <= 14)) | (vector == 17) | (vector == 21)
+.if errs | (vector == 29) | (vector == 30)
 .else
     pushq $0
 .endif

@@ -1,8 +1,8 @@
 //! The CPU's tables: segments, the stacks of interrupts, and where each vector leads.
 //!
-//! Every vector has a gate, and every gate a stack of its own kind: the `core` of the host's target was compiled for user
-//! space, where what is below the stack pointer stays. So an interrupt never pushes onto the stack that it interrupts; and
-//! two that may interrupt each other never share one.
+//! Every vector has a gate, and every gate a stack of its own kind: the `core` of the host's target was compiled for
+//! user space, where what is below the stack pointer stays. So an interrupt never pushes onto the stack that it
+//! interrupts; and two that may interrupt each other never share one.
 
 use core::arch::{asm, global_asm};
 
@@ -21,7 +21,6 @@ const STACK: usize = 16 << 10;
 /// The vectors that are used.
 pub(crate) mod vector {
     pub(crate) const NMI: u8 = 2;
-    pub(crate) const BREAKPOINT: u8 = 3;
     pub(crate) const DOUBLE_FAULT: u8 = 8;
     pub(crate) const PAGE_FAULT: u8 = 14;
     pub(crate) const MACHINE_CHECK: u8 = 18;

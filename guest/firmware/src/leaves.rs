@@ -1,7 +1,7 @@
 //! CPUID with some leaves replaced: the machine seems to be another one, to who asks through here.
 //!
-//! An emulator shows its own hypervisor and no other, and what the choice of a lock depends on is mostly that. As text, a leaf, and what
-//! is to be in EAX, EBX, ECX and EDX; hexadecimal, and `-` is "as it is":
+//! An emulator shows its own hypervisor and no other, and what the choice of a lock depends on is mostly that. As
+//! text, a leaf, and what is to be in EAX, EBX, ECX and EDX; hexadecimal, and `-` is "as it is":
 //!
 //! | to seem to be | words |
 //! |---|---|

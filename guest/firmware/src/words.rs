@@ -10,7 +10,8 @@
 //! | `test=NAME` | which tests, with commas between; none with `test=none` |
 //! | `ms=N` | how long each phase of a test lasts, in milliseconds |
 //!
-//! A word that is not understood is a [`Complaint`], and is ignored: a slip of the pen must not keep a machine from starting.
+//! A word that is not understood is a [`Complaint`], and is ignored: a slip of the pen must not keep a machine from
+//! starting.
 
 use core::fmt;
 

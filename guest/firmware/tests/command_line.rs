@@ -28,8 +28,8 @@ fn wishes_come_from_three_words() {
 
 #[test]
 fn what_makes_no_sense_is_ignored_and_nothing_else() {
-    let line = "qspinlock=fast quiet nopvspin qspinlock=paravirt ms=0 ms=x maxcpus=-1 cpuid=1 numa_spinlock=yes nopvspin=1 \
-                test=order ms=20 maxcpus=4 qspinlock=native";
+    let line = "qspinlock=fast quiet nopvspin qspinlock=paravirt ms=0 ms=x maxcpus=-1 cpuid=1 numa_spinlock=yes \
+                nopvspin=1 test=order ms=20 maxcpus=4 qspinlock=native";
     let (words, ignored) = read(line);
     let ignored: Vec<_> = ignored.iter().map(|(word, _)| word.as_str()).collect();
     let expected = [

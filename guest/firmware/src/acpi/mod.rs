@@ -1,5 +1,5 @@
-//! ACPI's static tables, as far as locks need them: which CPUs there are ([`Cpus`], from MADT and SRAT), and how far from each other
-//! their memory nodes are ([`Distances`], from SLIT).
+//! ACPI's static tables, as far as locks need them: which CPUs there are ([`Cpus`], from MADT and SRAT), and how far
+//! from each other their memory nodes are ([`Distances`], from SLIT).
 //!
 //! ```text
 //!   RSDP --> XSDT (or RSDT) --> MADT   CPUs, by APIC id
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Firmware is not to be trusted: every length is checked before what it covers is read, every sum is checked, and what
-//! contradicts itself is an [`Error`] and no guess. Fields are little-endian and lie at any address. A table that is wrong
-//! costs what it says, and no other: without SRAT a machine has one node, without SLIT all are equally far.
+//! contradicts itself is an [`Error`] and no guess. Fields are little-endian and lie at any address. A table that is
+//! wrong costs what it says, and no other: without SRAT a machine has one node, without SLIT all are equally far.
 
 mod error;
 mod madt;
