@@ -4,6 +4,8 @@ use core::arch::asm;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
+use qspinlock::irq::Count;
+
 use crate::cpu::{self, MSR_GS_BASE, Shared};
 
 /// CPUs that this kernel supports. More are left alone.
@@ -22,9 +24,8 @@ pub(crate) struct PerCpu {
     pub(crate) in_nmi: Cell<u32>,
     /// Interrupts within one another.
     pub(crate) in_interrupt: Cell<u32>,
-    /// Wishes for interrupts to be off, and whether they were on before the first: see `irq`.
-    pub(crate) masks: Cell<u32>,
-    pub(crate) were_on: Cell<bool>,
+    /// Wishes for interrupts to be off.
+    pub(crate) masks: Count,
     /// Random numbers of its own.
     pub(crate) random: Cell<u64>,
     /// Who it is to the interrupt controller.
@@ -51,8 +52,7 @@ impl PerCpu {
         node: Cell::new(0),
         in_nmi: Cell::new(0),
         in_interrupt: Cell::new(0),
-        masks: Cell::new(0),
-        were_on: Cell::new(false),
+        masks: Count::NONE,
         random: Cell::new(1),
         apic_id: AtomicU32::new(0),
         is_up: AtomicBool::new(false),

@@ -12,6 +12,7 @@ use qspinlock::atomic::reports::AtomicPlace;
 use qspinlock::atomic::{
     AtomicCell, AtomicName, AtomicRecord, full_fence, signal_fence, spin_until, spin_until_for, spin_until_mine,
 };
+use qspinlock::irq::{Count, Interrupts, Masked};
 use qspinlock::lock_api;
 use qspinlock::machine::{Access, Budget, Cell};
 use qspinlock::patch::{self, Edits, TextWriter};
@@ -56,8 +57,11 @@ unsafe extern "Rust" {
     /// Turns interrupts off. Whether they were on.
     safe fn kernel_interrupts_off() -> bool;
 
-    /// Turns interrupts on if they were.
-    safe fn kernel_interrupts_restore(were_on: bool);
+    /// Turns interrupts on.
+    fn kernel_interrupts_on();
+
+    /// How many on this CPU want them to be off: among its own data.
+    safe fn kernel_interrupts_count() -> &'static Count;
 
     /// Writes code, by a mapping of its own: the kernel's text stays read-only.
     fn kernel_write_text(address: usize, code: &[u8]);
@@ -186,17 +190,20 @@ impl<T> IrqMutex<T> {
     /// As for [`resilient::Mutex::lock`]. Interrupts and preemption are as they were, then.
     #[track_caller]
     pub fn lock(&self) -> Result<IrqGuard<'_, T>, LockError> {
-        let masked = Masked::new();
-        Ok(IrqGuard { guard: self.0.lock()?, _masked: masked })
+        // In this order: preemption is off first, and on last.
+        let (preemption, masked) = (NoPreemption::new(), Masked::new());
+        Ok(IrqGuard { guard: self.0.lock()?, _masked: masked, _preemption: preemption })
     }
 }
 
 /// Unlocks an [`IrqMutex`] when dropped.
 #[must_use = "the lock is held only as long as the guard lives"]
 pub struct IrqGuard<'a, T> {
-    // Dropped in this order.
+    // Dropped in this order, after a failed lock too. With the last two the other way round a task that has become due
+    // would be passed over: with interrupts off nothing is switched to, and nobody asks again when they come back.
     guard: resilient::MutexGuard<'a, BareMachine, Chosen, T>,
-    _masked: Masked,
+    _masked: Masked<BareMachine>,
+    _preemption: NoPreemption,
 }
 
 impl<T> Deref for IrqGuard<'_, T> {
@@ -213,23 +220,37 @@ impl<T> DerefMut for IrqGuard<'_, T> {
     }
 }
 
-/// This CPU keeps its task, and has no interrupts.
-struct Masked {
-    were_on: bool,
-}
+// SAFETY: the kernel's functions do as they say, and each CPU has a count of its own.
+unsafe impl Interrupts for BareMachine {
+    #[inline]
+    fn off() -> bool {
+        kernel_interrupts_off()
+    }
 
-impl Masked {
-    fn new() -> Self {
-        kernel_preemption_off();
-        Self { were_on: kernel_interrupts_off() }
+    #[inline]
+    unsafe fn on() {
+        // SAFETY: the caller's.
+        unsafe { kernel_interrupts_on() };
+    }
+
+    #[inline]
+    fn count() -> &'static Count {
+        kernel_interrupts_count()
     }
 }
 
-impl Drop for Masked {
+/// This CPU keeps its task.
+struct NoPreemption;
+
+impl NoPreemption {
+    fn new() -> Self {
+        kernel_preemption_off();
+        Self
+    }
+}
+
+impl Drop for NoPreemption {
     fn drop(&mut self) {
-        // In this order, after a failed lock too. The other way round a task that has become due would be passed over:
-        // with interrupts off nothing is switched to, and nobody asks again when they come back.
-        kernel_interrupts_restore(self.were_on);
         kernel_preemption_on();
     }
 }

@@ -5,6 +5,7 @@
 pub mod atomic;
 #[cfg(all(feature = "std", feature = "lock_api"))]
 mod condvar;
+pub mod irq;
 pub mod kernel {
     #![doc = include_str!("kernel.md")]
 }
