@@ -1,6 +1,6 @@
 //! Instructions that Rust has no name for, and no more than that.
 
-use core::arch::asm;
+use core::arch::{asm, global_asm};
 
 /// Interrupts are on.
 const FLAG_INTERRUPTS: u64 = 1 << 9;
@@ -108,7 +108,21 @@ pub(crate) unsafe fn interrupts_on() {
     unsafe { asm!("sti", options(nostack)) };
 }
 
-/// Turns interrupts on and halts until one comes; one that is pending already ends it. They are on when it returns.
+global_asm!(
+    ".section .text.halt, \"ax\", @progbits",
+    ".global sti_halt, halt_place",
+    "sti_halt: sti",
+    "halt_place: hlt",
+    "    ret",
+);
+
+unsafe extern "C" {
+    fn sti_halt();
+    static halt_place: Shared<u8>;
+}
+
+/// Turns interrupts on and halts until one comes; one that is pending already ends it. They are on when it returns. It
+/// may return early: see [`halt_address`].
 ///
 /// # Safety
 /// As for [`interrupts_on`].
@@ -116,8 +130,18 @@ pub(crate) unsafe fn interrupts_on() {
 pub(crate) unsafe fn interrupts_on_and_halt() {
     // SAFETY: the caller's. The instruction after `sti` still runs without interrupts, so none can come between the
     // two.
-    unsafe { asm!("sti", "hlt", options(nostack)) };
+    unsafe { sti_halt() };
 }
+
+/// Where [`interrupts_on_and_halt`] halts. An NMI can come just before it, and when *that* returns the protection of
+/// `sti` is gone: an interrupt that was pending would be taken before the halt, and not end it. So the handler of an NMI
+/// that finds this CPU here goes on [behind](HALT_LEN) it.
+pub(crate) fn halt_address() -> u64 {
+    (&raw const halt_place).addr() as u64
+}
+
+/// Bytes of a `hlt`.
+pub(crate) const HALT_LEN: u64 = 1;
 
 /// Halts for ever.
 pub(crate) fn stop() -> ! {
@@ -154,4 +178,20 @@ pub(crate) fn set_priority(class: u8) -> u8 {
         asm!("mov {b}, cr8", "mov cr8, {c}", b = out(reg) before, c = in(reg) u64::from(class), options(nostack))
     };
     before as u8
+}
+
+/// Runs something instruction by instruction: after each comes a debug exception, until its handler says otherwise.
+pub(crate) fn stepped<R>(what: impl FnOnce() -> R) -> R {
+    // SAFETY: the handler is there.
+    unsafe { asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq") };
+    let result = what();
+    // SAFETY: as above.
+    unsafe { asm!("pushfq", "and qword ptr [rsp], -0x101", "popfq") };
+    result
+}
+
+/// Waits a little.
+#[inline]
+pub(crate) fn relax() {
+    core::hint::spin_loop();
 }

@@ -59,6 +59,19 @@ impl Hook {
 pub(crate) static ON_TIMER: Hook = Hook::NOTHING;
 pub(crate) static ON_CALL: Hook = Hook::NOTHING;
 pub(crate) static ON_NMI: Hook = Hook::NOTHING;
+/// After each instruction of what is [stepped](cpu::stepped).
+pub(crate) static ON_STEP: Hook = Hook::NOTHING;
+
+/// Steps no further: the CPU goes on at full speed when the handler returns.
+static STEP_NO_MORE: AtomicBool = AtomicBool::new(false);
+
+/// To be called by what [`ON_STEP`] does.
+pub(crate) fn step_no_more() {
+    STEP_NO_MORE.store(true, Ordering::Relaxed);
+}
+
+/// The CPU runs instruction by instruction.
+const FLAG_STEP: u64 = 1 << 8;
 
 /// NMIs say where they came.
 static REPORT: AtomicBool = AtomicBool::new(false);
@@ -115,7 +128,16 @@ extern "C" fn interrupt(frame: &mut Frame) {
 static RESUME: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
 fn exception(number: u8, frame: &mut Frame) {
+    if matches!(number, vector::NMI | vector::DEBUG) && frame.address == cpu::halt_address() {
+        frame.address += cpu::HALT_LEN;
+    }
     match number {
+        vector::DEBUG if frame.flags & FLAG_STEP != 0 => {
+            ON_STEP.call();
+            if STEP_NO_MORE.swap(false, Ordering::Relaxed) {
+                frame.flags &= !FLAG_STEP;
+            }
+        }
         vector::NMI => {
             let this = percpu::mine();
             this.nmis.fetch_add(1, Ordering::Relaxed);

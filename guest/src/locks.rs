@@ -2,6 +2,7 @@
 
 use qspinlock::lock_api;
 use qspinlock::patch::{self, Edits, TextWriter};
+use qspinlock::resilient;
 use qspinlock::select::{Beneath, Choice, Facts, Setting, choose, cpuid};
 use qspinlock::slowpath::Chosen;
 use qspinlock::start::{self, AdoptError};
@@ -18,6 +19,9 @@ pub(crate) type Mutex<T> = lock_api::Mutex<RawSpinLock<Kernel, Chosen>, T>;
 
 /// A mutex that interrupt handlers take as well.
 pub(crate) type IrqMutex<T> = lock_api::Mutex<RawIrq<RawSpinLock<Kernel, Chosen>>, T>;
+
+/// A mutex that says so where it would hang: for what NMI handlers take.
+pub(crate) type ResilientMutex<T, S = Chosen> = resilient::Mutex<Kernel, S, T>;
 
 /// How locks were started.
 #[derive(Clone, Copy, Debug)]

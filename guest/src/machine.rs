@@ -17,6 +17,8 @@
 //!   CPU's priority is raised until only the class of kicks is above it, for the two instructions. The kick's handler
 //!   takes no lock, and has a stack of its own. Some hypervisors wake a CPU that has halted with interrupts off; no
 //!   real CPU does.
+//! * *An NMI between `sti` and `hlt`* ends the protection of `sti` when it returns. So its handler, if it finds the CPU
+//!   there, has it go on behind the `hlt` ([`cpu::halt_address`]): the waiter looks again.
 //! * *In an NMI* no interrupt comes: it returns at once, and the waiter spins. A handler that waits on top of an
 //!   interrupted wait, and uses up its kick, is no trouble: it was an interrupt, so it has ended that halt; who was
 //!   interrupted between look and halt cannot have been, but by an NMI, which takes no kick.
@@ -24,11 +26,14 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use qspinlock::atomic::reports::AtomicPlace;
 use qspinlock::atomic::{
-    AtomicCell, full_fence, signal_fence, spin_until, spin_until_for, spin_until_mine, spin_until_mine_for,
+    AtomicCell, AtomicName, AtomicRecord, full_fence, signal_fence, spin_until, spin_until_for, spin_until_mine,
+    spin_until_mine_for,
 };
 use qspinlock::machine::{Access, Budget, Cell, Event};
 use qspinlock::queue::{Cpu, Slot};
+use qspinlock::resilient::Recorder;
 use qspinlock::select::{Beneath, cpuid};
 use qspinlock::slowpath::Patience;
 use qspinlock::{GlobalMachine, Machine};
@@ -176,6 +181,24 @@ unsafe impl Machine for Kernel {
 
 impl GlobalMachine for Kernel {
     const MACHINE: Self = Self;
+}
+
+static RECORDS: [AtomicRecord; CPUS] = [const { AtomicRecord::EMPTY }; CPUS];
+
+// SAFETY: each CPU has one record, in a static, and its number for ever; locks are named by their addresses, which are
+// distinct and divisible by 4.
+unsafe impl Recorder for Kernel {
+    type Name = AtomicName;
+    type Place = AtomicPlace;
+
+    #[inline]
+    fn record(&self, cpu: Cpu) -> &AtomicRecord {
+        &RECORDS[cpu.index()]
+    }
+
+    fn recorded(&self) -> u32 {
+        crate::smp::expected()
+    }
 }
 
 const KICK_INTERRUPT: u8 = 0;

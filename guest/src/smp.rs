@@ -28,6 +28,11 @@ static EXPECTED: AtomicU32 = AtomicU32::new(1);
 /// Nodes, by number of CPU.
 static NODES: [AtomicU32; CPUS] = [const { AtomicU32::new(0) }; CPUS];
 
+/// CPUs that were to run: numbers are below this.
+pub(crate) fn expected() -> u32 {
+    EXPECTED.load(Ordering::Relaxed)
+}
+
 /// How many CPUs run.
 pub(crate) fn count() -> usize {
     (0..CPUS).filter(|n| percpu::of(*n).is_up().load(Ordering::Acquire)).count()
@@ -86,10 +91,11 @@ extern "C" fn other_cpu() -> ! {
     let number = (1..expected).find(|n| percpu::of(*n).apic_id().load(Ordering::Relaxed) == apic_id);
     // Nobody has asked for this one.
     let Some(number) = number else { cpu::stop() };
-    // SAFETY: each has an id of its own, so this number is nobody else's. Interrupts are off.
+    // SAFETY: each has an id of its own, so this number is nobody else's. Interrupts are off. In this order: as soon as
+    // an NMI has where to go, its handler asks who this is.
     unsafe {
-        tables::load(number);
         percpu::enter(number, NODES[number].load(Ordering::Relaxed));
+        tables::load(number);
     }
     apic::start();
     percpu::of(number).is_up().store(true, Ordering::Release);

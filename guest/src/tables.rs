@@ -16,10 +16,13 @@ const DATA: u16 = 0x10;
 const TASK: u16 = 0x20;
 
 /// Of an interrupt stack.
-const STACK: usize = 16 << 10;
+const STACK: usize = 32 << 10;
+/// What one interrupt takes of it, where interrupts of a kind come within one another.
+const DEEPER: u64 = 4 << 10;
 
 /// The vectors that are used.
 pub(crate) mod vector {
+    pub(crate) const DEBUG: u8 = 1;
     pub(crate) const NMI: u8 = 2;
     pub(crate) const DOUBLE_FAULT: u8 = 8;
     pub(crate) const PAGE_FAULT: u8 = 14;
@@ -124,7 +127,7 @@ pub(crate) unsafe fn fill_gates() {
     }
 }
 
-/// Gives this CPU its tables. It has to [enter](crate::percpu::enter) afterwards: segments are loaded.
+/// Gives this CPU its tables. It has to [enter](crate::percpu::enter) before: NMIs may come from now on.
 ///
 /// # Safety
 /// Once for each number, with interrupts off, by the CPU that will have it.
@@ -165,5 +168,28 @@ pub(crate) unsafe fn load(number: usize) {
             task = in(reg) TASK,
             scratch = out(reg) _,
         );
+    }
+}
+
+/// Runs something with interrupts on in a handler of [`vector::CALL`]. Another one that comes meanwhile must not begin
+/// where the stack of this one does, so it begins further down.
+///
+/// # Safety
+/// By such a handler, with interrupts off; they are when it returns. No more than seven of them within one another.
+pub(crate) unsafe fn with_interrupts_on<R>(what: impl FnOnce() -> R) -> R {
+    let number = crate::percpu::mine().number.get() as usize;
+    // SAFETY: this CPU's own; the CPU reads it when an interrupt comes, and none comes now.
+    let top = unsafe {
+        let own = (*OWN[number].get()).as_mut_ptr();
+        (&raw mut (*own).task.interrupt_stacks).cast::<u64>().add(stack_of(vector::CALL) as usize - 1)
+    };
+    // SAFETY: the same. A stack of that kind has room for it.
+    unsafe {
+        top.write_unaligned(top.read_unaligned() - DEEPER);
+        crate::cpu::interrupts_on();
+        let result = what();
+        crate::cpu::interrupts_off();
+        top.write_unaligned(top.read_unaligned() + DEEPER);
+        result
     }
 }

@@ -3,6 +3,10 @@
 
 mod contend;
 mod guards;
+mod kit;
+mod nesting;
+mod overcommit;
+mod sleepers;
 
 use guest_firmware::Words;
 
@@ -18,7 +22,13 @@ pub(crate) struct Settings {
 /// A test: its name, and what runs it. True if all was well.
 type Test = (&'static str, fn(&Settings) -> bool);
 
-const TESTS: &[Test] = &[("guards", guards::run), ("exclusion", contend::run)];
+const TESTS: &[Test] = &[
+    ("guards", guards::run),
+    ("exclusion", contend::run),
+    ("nesting", nesting::run),
+    ("sleepers", sleepers::run),
+    ("overcommit", overcommit::run),
+];
 
 /// Runs those that the command line names; all if it names none.
 pub(crate) fn run(words: &Words<'_>) -> bool {
@@ -38,6 +48,10 @@ pub(crate) fn run(words: &Words<'_>) -> bool {
         if !test(&settings) {
             println!("guest: test {name} FAILED");
             passed = false;
+        }
+        if kit::is_given_up() {
+            println!("guest: after a hang no other test is run");
+            break;
         }
     }
     passed
