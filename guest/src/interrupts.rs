@@ -46,6 +46,10 @@ impl Hook {
         self.0.store(what.map_or(core::ptr::null_mut(), |what| what as *mut ()), Ordering::Release);
     }
 
+    fn is_set(&self) -> bool {
+        !self.0.load(Ordering::Relaxed).is_null()
+    }
+
     fn call(&self) {
         let what = self.0.load(Ordering::Acquire);
         if !what.is_null() {
@@ -64,6 +68,13 @@ pub(crate) static ON_STEP: Hook = Hook::NOTHING;
 
 /// Steps no further: the CPU goes on at full speed when the handler returns.
 static STEP_NO_MORE: AtomicBool = AtomicBool::new(false);
+
+static BEFORE_HALT: AtomicBool = AtomicBool::new(false);
+
+/// For what [`ON_STEP`] does: whether the next instruction is the `hlt` of a wait.
+pub(crate) fn is_about_to_halt() -> bool {
+    BEFORE_HALT.load(Ordering::Relaxed)
+}
 
 /// To be called by what [`ON_STEP`] does.
 pub(crate) fn step_no_more() {
@@ -128,12 +139,17 @@ extern "C" fn interrupt(frame: &mut Frame) {
 static RESUME: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
 fn exception(number: u8, frame: &mut Frame) {
-    if matches!(number, vector::NMI | vector::DEBUG) && frame.address == cpu::halt_address() {
+    let before_halt = matches!(number, vector::NMI | vector::DEBUG) && frame.address == cpu::halt_address();
+    BEFORE_HALT.store(before_halt, Ordering::Relaxed);
+    if before_halt {
         frame.address += cpu::HALT_LEN;
     }
     match number {
-        vector::DEBUG if frame.flags & FLAG_STEP != 0 => {
-            ON_STEP.call();
+        // The last one comes after the instruction that ends it.
+        vector::DEBUG if ON_STEP.is_set() => {
+            if frame.flags & FLAG_STEP != 0 {
+                ON_STEP.call();
+            }
             if STEP_NO_MORE.swap(false, Ordering::Relaxed) {
                 frame.flags &= !FLAG_STEP;
             }

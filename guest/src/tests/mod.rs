@@ -3,6 +3,7 @@
 
 mod contend;
 mod guards;
+mod halts;
 mod kit;
 mod nesting;
 mod overcommit;
@@ -26,6 +27,7 @@ const TESTS: &[Test] = &[
     ("guards", guards::run),
     ("exclusion", contend::run),
     ("nesting", nesting::run),
+    ("halts", halts::run),
     ("sleepers", sleepers::run),
     ("overcommit", overcommit::run),
 ];
