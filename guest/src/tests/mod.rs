@@ -1,13 +1,16 @@
 //! Tests that run in the kernel. Each phase is bounded by time and not by work: on an emulator a CPU that holds a lock
 //! may not run for long. A counter on the serial port tells slow from hung.
 
+mod circles;
 mod contend;
+mod failing;
 mod guards;
 mod halts;
 mod kit;
 mod nesting;
 mod overcommit;
 mod sleepers;
+mod steps;
 
 use guest_firmware::Words;
 
@@ -29,6 +32,9 @@ const TESTS: &[Test] = &[
     ("nesting", nesting::run),
     ("halts", halts::run),
     ("sleepers", sleepers::run),
+    ("steps", steps::run),
+    ("nmis", steps::run_nmis),
+    ("circles", circles::run),
     ("overcommit", overcommit::run),
 ];
 
