@@ -24,7 +24,7 @@
 //!   interrupted between look and halt cannot have been, but by an NMI, which takes no kick.
 //! * *A wait with an end* arms this CPU's timer. With interrupts off no timer comes, so it does not sleep.
 
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use qspinlock::atomic::reports::AtomicPlace;
 use qspinlock::atomic::{
@@ -35,7 +35,7 @@ use qspinlock::machine::{Access, Budget, Cell, Event};
 use qspinlock::queue::{Cpu, Slot};
 use qspinlock::resilient::Recorder;
 use qspinlock::select::{Beneath, cpuid};
-use qspinlock::slowpath::Patience;
+use qspinlock::slowpath::{Locality, Patience};
 use qspinlock::{GlobalMachine, Machine};
 
 use crate::percpu::{self, CPUS};
@@ -157,6 +157,10 @@ unsafe impl Machine for Kernel {
         !cpu::interrupts_are_on()
     }
 
+    fn locality(&self) -> Locality {
+        unpack(LOCALITY.load(Ordering::Relaxed))
+    }
+
     fn patience(&self) -> Patience {
         Patience::VIRTUAL
     }
@@ -199,6 +203,22 @@ unsafe impl Recorder for Kernel {
     fn recorded(&self) -> u32 {
         crate::smp::expected()
     }
+}
+
+/// One word, so that both numbers change together.
+static LOCALITY: AtomicU64 = AtomicU64::new(pack(Locality::DEFAULT));
+
+const fn pack(locality: Locality) -> u64 {
+    (locality.threshold as u64) << 32 | locality.one_in as u64
+}
+
+const fn unpack(word: u64) -> Locality {
+    Locality { threshold: (word >> 32) as u32, one_in: word as u32 }
+}
+
+/// For how long a lock stays on one node, from now on. Returns what was before.
+pub(crate) fn set_locality(locality: Locality) -> Locality {
+    unpack(LOCALITY.swap(pack(locality), Ordering::Relaxed))
 }
 
 const KICK_INTERRUPT: u8 = 0;

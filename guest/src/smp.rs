@@ -33,6 +33,11 @@ pub(crate) fn expected() -> u32 {
     EXPECTED.load(Ordering::Relaxed)
 }
 
+/// The memory node of a CPU.
+pub(crate) fn node_of(number: usize) -> u32 {
+    NODES[number].load(Ordering::Relaxed)
+}
+
 /// How many CPUs run.
 pub(crate) fn count() -> usize {
     (0..CPUS).filter(|n| percpu::of(*n).is_up().load(Ordering::Acquire)).count()

@@ -7,6 +7,7 @@ mod failing;
 mod guards;
 mod halts;
 mod kit;
+mod locality;
 mod nesting;
 mod overcommit;
 mod sleepers;
@@ -35,6 +36,7 @@ const TESTS: &[Test] = &[
     ("steps", steps::run),
     ("nmis", steps::run_nmis),
     ("circles", circles::run),
+    ("locality", locality::run),
     ("overcommit", overcommit::run),
 ];
 
