@@ -127,6 +127,10 @@ extern "C" fn interrupt(frame: &mut Frame) {
             apic::end_of_interrupt();
             ON_CALL.call();
         }
+        vector::STOP => {
+            apic::end_of_interrupt();
+            crate::stop::on_stop(frame.address as usize);
+        }
         vector::SPURIOUS => {}
         // Masked, but they may have been on their way.
         0x20..0x30 => {}

@@ -25,6 +25,7 @@ mod paging;
 mod percpu;
 mod smp;
 mod start_info;
+mod stop;
 mod tables;
 mod tests;
 

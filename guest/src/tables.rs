@@ -29,6 +29,7 @@ pub(crate) mod vector {
     pub(crate) const MACHINE_CHECK: u8 = 18;
     pub(crate) const TIMER: u8 = 0x40;
     pub(crate) const CALL: u8 = 0x50;
+    pub(crate) const STOP: u8 = 0x51;
     /// In the highest class of priorities, so that all others can be held back.
     pub(crate) const KICK: u8 = 0xf0;
     pub(crate) const SPURIOUS: u8 = 0xff;

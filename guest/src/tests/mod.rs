@@ -12,6 +12,7 @@ mod nesting;
 mod overcommit;
 mod sleepers;
 mod steps;
+mod switch;
 
 use guest_firmware::Words;
 
@@ -37,6 +38,7 @@ const TESTS: &[Test] = &[
     ("nmis", steps::run_nmis),
     ("circles", circles::run),
     ("locality", locality::run),
+    ("switch", switch::run),
     ("overcommit", overcommit::run),
 ];
 
