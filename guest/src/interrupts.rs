@@ -1,6 +1,6 @@
 //! What each interrupt does.
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use crate::console::{Exit, exit, println};
 use crate::cpu;
@@ -74,6 +74,13 @@ static BEFORE_HALT: AtomicBool = AtomicBool::new(false);
 /// For what [`ON_STEP`] does: whether the next instruction is the `hlt` of a wait.
 pub(crate) fn is_about_to_halt() -> bool {
     BEFORE_HALT.load(Ordering::Relaxed)
+}
+
+static STEPPED_TO: AtomicUsize = AtomicUsize::new(0);
+
+/// For what [`ON_STEP`] does: where the next instruction is.
+pub(crate) fn stepped_to() -> usize {
+    STEPPED_TO.load(Ordering::Relaxed)
 }
 
 /// To be called by what [`ON_STEP`] does.
@@ -152,6 +159,7 @@ fn exception(number: u8, frame: &mut Frame) {
         // The last one comes after the instruction that ends it.
         vector::DEBUG if ON_STEP.is_set() => {
             if frame.flags & FLAG_STEP != 0 {
+                STEPPED_TO.store(frame.address as usize, Ordering::Relaxed);
                 ON_STEP.call();
             }
             if STEP_NO_MORE.swap(false, Ordering::Relaxed) {

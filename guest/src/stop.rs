@@ -33,6 +33,8 @@ const TRIES: u32 = 1000;
 static STOP: AtomicU32 = AtomicU32::new(0);
 static COME: AtomicU32 = AtomicU32::new(0);
 static GONE: AtomicU32 = AtomicU32::new(0);
+/// All have been called, and none goes on yet.
+static CALLED: AtomicBool = AtomicBool::new(false);
 /// Somebody is inside of a site.
 static INSIDE: AtomicBool = AtomicBool::new(false);
 static RETRIES: AtomicU32 = AtomicU32::new(0);
@@ -42,11 +44,20 @@ pub(crate) fn retries() -> u32 {
     RETRIES.load(Ordering::Relaxed)
 }
 
+/// Whether this is in the middle of a site.
+pub(crate) fn is_inside(address: usize) -> bool {
+    patch::sites().any(|site| (1..site.present().len()).contains(&address.wrapping_sub(site.address())))
+}
+
+/// Whether a stop is under way: a call is pending, where interrupts are off.
+pub(crate) fn is_called() -> bool {
+    CALLED.load(Ordering::Acquire)
+}
+
 /// The handler: `address` is what was interrupted.
 pub(crate) fn on_stop(address: usize) {
     let stop = STOP.load(Ordering::Acquire);
-    let is_inside = |site: patch::Site| (1..site.present().len()).contains(&address.wrapping_sub(site.address()));
-    if patch::sites().any(is_inside) {
+    if is_inside(address) {
         INSIDE.store(true, Ordering::Relaxed);
     }
     COME.fetch_add(1, Ordering::AcqRel);
@@ -70,6 +81,7 @@ fn while_stopped<R>(what: impl FnOnce() -> R) -> Option<R> {
         for number in smp::all().filter(|number| *number != percpu::mine().number.get() as usize) {
             apic::send(percpu::of(number).apic_id().load(Ordering::Relaxed), vector::STOP);
         }
+        CALLED.store(true, Ordering::Release);
         let wait_for = |count: &AtomicU32| {
             while count.load(Ordering::Acquire) != others {
                 cpu::relax();
@@ -79,6 +91,7 @@ fn while_stopped<R>(what: impl FnOnce() -> R) -> Option<R> {
         if !INSIDE.load(Ordering::Relaxed) {
             result = what.take().map(|what| what());
         }
+        CALLED.store(false, Ordering::Relaxed);
         STOP.fetch_add(1, Ordering::AcqRel);
         wait_for(&GONE);
         if result.is_some() {

@@ -1,7 +1,8 @@
 //! Call sites that are rewritten while all other CPUs go through them.
 //!
 //! Sites that follow the choice and sites that look it up do the same, so locks go on working whatever stands there: what
-//! is tested is that no CPU ever executes half of the one and half of the other.
+//! is tested is that no CPU ever executes half of the one and half of the other. An emulator hardly ever interrupts a CPU
+//! in the middle of a site; so one goes step by step, and is stopped just there.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -96,6 +97,64 @@ fn switch() {
     WRONG.fetch_or(patch::follow_with(&mut Live).is_err(), Ordering::Relaxed);
 }
 
+/// How often a CPU is stopped inside of a site.
+const STOPS_INSIDE: u32 = 10;
+static WANTED: AtomicBool = AtomicBool::new(false);
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+fn on_step() {
+    if WANTED.load(Ordering::Acquire) && stop::is_inside(interrupts::stepped_to()) {
+        WANTED.store(false, Ordering::Relaxed);
+        ASKED.store(true, Ordering::Release);
+        // The call to stop is pending when this returns, so it is taken before the next instruction.
+        kit::wait_until("until all are to stop", stop::is_called);
+    }
+}
+
+fn work_inside(number: usize) {
+    match number {
+        0 => {
+            for _ in 0..STOPS_INSIDE {
+                ASKED.store(false, Ordering::Relaxed);
+                WANTED.store(true, Ordering::Release);
+                let ok = kit::wait_until("until it is inside of a site", || ASKED.load(Ordering::Acquire))
+                    && patch::loosen_with(&mut Live).is_ok()
+                    && patch::follow_with(&mut Live).is_ok();
+                WRONG.fetch_or(!ok, Ordering::Relaxed);
+            }
+            STOP.store(true, Ordering::Relaxed);
+        }
+        1 => {
+            while !STOP.load(Ordering::Relaxed) {
+                cpu::stepped(|| *PLAIN.lock() += 1);
+                TASKS.add(number, 1);
+                kit::progress();
+            }
+        }
+        _ => {}
+    }
+}
+
+fn run_inside() -> bool {
+    STOP.store(false, Ordering::Relaxed);
+    TASKS.clear();
+    let (before, retries) = (*PLAIN.lock(), stop::retries());
+    interrupts::ON_STEP.set(Some(on_step));
+    let finished = kit::on_all("switch, inside", work_inside);
+    interrupts::ON_STEP.set(None);
+    if !finished {
+        kit::give_up();
+        return false;
+    }
+    let retries = stop::retries() - retries;
+    println!("guest: switch, inside: {STOPS_INSIDE} times, {retries} tries more, {} sections", TASKS.sum());
+    let mut expect = Expect::of("switch, inside");
+    expect.that(!WRONG.load(Ordering::Relaxed), "not all sites were rewritten");
+    expect.that(retries > 0, "nobody was inside of a site");
+    expect.that(*PLAIN.lock() - before == TASKS.sum(), "a section was lost");
+    expect.passed
+}
+
 pub(crate) fn run(settings: &Settings) -> bool {
     if smp::count() < 2 {
         println!("guest: switch: takes two CPUs");
@@ -128,5 +187,5 @@ pub(crate) fn run(settings: &Settings) -> bool {
     expect.that((*PLAIN.lock(), *IRQ.lock()) == (tasks, tasks + timers), "a section was lost");
     expect.that(patch::status().following == patch::status().sites, "sites do not follow in the end");
     expect.that(cpu::interrupts_are_on(), "interrupts did not come back");
-    expect.passed
+    expect.passed && run_inside()
 }
