@@ -11,6 +11,8 @@
 //! What the firmware says wrong is said on the serial port, and costs what it is about: without CPUs one runs, without
 //! nodes there is one.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use guest_firmware::Words;
 use guest_firmware::acpi::{Cpus, Tables};
 
@@ -45,6 +47,7 @@ extern "C" fn first_cpu(start_info: u64) -> ! {
         None => println!("guest: no timer to measure the clock by; times are guesses"),
     }
 
+    locks_before_the_choice();
     let machine = look_at_cpus(&info, &words);
     let before = clock::now();
     match locks::choose_locks(machine.count() as u32, machine.nodes(), &words) {
@@ -71,6 +74,28 @@ extern "C" fn first_cpu(start_info: u64) -> ! {
     let passed = tests::run(&words);
     println!("guest: {}", if passed { "PASSED" } else { "FAILED" });
     console::exit(if passed { Exit::Passed } else { Exit::Failed })
+}
+
+/// An NMI comes before it is known how locks wait, and takes some. One that is free it gets, and one that this CPU holds
+/// is refused; nothing is decided by that, since nobody has waited.
+fn locks_before_the_choice() {
+    static PLAIN: locks::Mutex<u32> = locks::Mutex::new(0);
+    static HELD: locks::ResilientMutex<u32> = locks::ResilientMutex::new(0);
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    interrupts::ON_NMI.set(Some(|| {
+        *PLAIN.lock() += 1;
+        REFUSED.store(HELD.lock().is_err_and(|error| error.is_deadlock()), Ordering::Relaxed);
+    }));
+    let held = HELD.lock();
+    apic::send_nmi(apic::id());
+    let late = clock::now() + 1_000_000_000;
+    while percpu::mine().nmis.load(Ordering::Relaxed) == 0 && clock::now() < late {
+        cpu::relax();
+    }
+    interrupts::ON_NMI.set(None);
+    drop(held);
+    assert!(*PLAIN.lock() == 1 && REFUSED.load(Ordering::Relaxed), "locks in an NMI before the choice");
+    println!("guest: an NMI before the choice: it had a free lock, and was refused one that its CPU holds");
 }
 
 /// What the command line says, and a line for each word that makes no sense.
@@ -123,9 +148,12 @@ fn look_at_cpus(info: &StartInfo, words: &Words<'_>) -> Found {
         }
     };
     println!("guest: ACPI: {} CPUs", cpus.possible());
-    if cpus.left_out > 0 {
-        println!("guest: there is room for {CPUS} CPUs; {} are left out", cpus.left_out);
+    let room = if words.pretends("no-slots") { 2 } else { CPUS };
+    let left_out = cpus.possible().saturating_sub(room as u32);
+    if left_out > 0 {
+        println!("guest: there is room for {room} CPUs; {left_out} are left out");
     }
+    found.most = room;
     if !apic::set_address(cpus.controller) {
         println!("guest: ACPI: no interrupt controller can be at {:#x}; one CPU is used", cpus.controller);
         return found;
@@ -154,7 +182,7 @@ fn look_at_cpus(info: &StartInfo, words: &Words<'_>) -> Found {
         Ok(None) => {}
         Err(error) => println!("guest: ACPI: {error}; distances are not known"),
     }
-    if !info.is_usable(paging::TRAMPOLINE as u64, 4096) {
+    if words.pretends("no-low-memory") || !info.is_usable(paging::TRAMPOLINE as u64, 4096) {
         println!("guest: no memory at {:#x} to start other CPUs from; one CPU is used", paging::TRAMPOLINE);
         found.most = 1;
     }

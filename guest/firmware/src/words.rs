@@ -8,6 +8,7 @@
 //! | `cpuid=LEAF:EAX,EBX,ECX,EDX` | a leaf that the choice is to see, see [`Leaves`] |
 //! | `maxcpus=N` | start no more than so many |
 //! | `test=NAME` | which tests, with commas between; none with `test=none` |
+//! | `pretend=NAME` | that the machine lacks something, with commas between: see [`Words::pretend`] |
 //! | `ms=N` | how long each phase of a test lasts, in milliseconds |
 //!
 //! A word that is not understood is a [`Complaint`], and is ignored: a slip of the pen must not keep a machine from
@@ -30,9 +31,13 @@ pub struct Words<'a> {
     pub most_cpus: Option<u32>,
     /// Which tests, with commas between.
     pub tests: Option<&'a str>,
+    /// What the machine is to lack: `no-low-memory`, where other CPUs would start; `no-slots`, for all CPUs but two.
+    pub pretend: Option<&'a str>,
     /// How long each phase of a test lasts, in milliseconds.
     pub phase_ms: Option<u32>,
 }
+
+const PRETENCES: [&str; 2] = ["no-low-memory", "no-slots"];
 
 /// A word that is ignored.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +76,14 @@ impl fmt::Display for Complaint<'_> {
 impl<'a> Words<'a> {
     /// Reads a command line, and complains about each word that makes no sense.
     pub fn read(line: &'a str, mut complain: impl FnMut(Complaint<'a>)) -> Self {
-        let mut words =
-            Self { wishes: Wishes::NONE, leaves: Leaves::default(), most_cpus: None, tests: None, phase_ms: None };
+        let mut words = Self {
+            wishes: Wishes::NONE,
+            leaves: Leaves::default(),
+            most_cpus: None,
+            tests: None,
+            pretend: None,
+            phase_ms: None,
+        };
         for word in line.split_ascii_whitespace() {
             if let Err(why) = words.take(word) {
                 complain(Complaint { word, why });
@@ -107,9 +118,19 @@ impl<'a> Words<'a> {
                 self.tests = Some(value);
                 Ok(())
             }
+            "pretend" if value.split(',').all(|name| PRETENCES.contains(&name)) => {
+                self.pretend = Some(value);
+                Ok(())
+            }
             "ms" => number(value).map(|n| self.phase_ms = Some(n)),
             _ => Err(Why::Unknown),
         }
+    }
+
+    /// Whether this is to be lacking.
+    #[must_use]
+    pub fn pretends(&self, name: &str) -> bool {
+        self.pretend.is_some_and(|names| names.split(',').any(|other| other == name))
     }
 
     /// One wish more, if it agrees with those before.

@@ -133,3 +133,12 @@ fn a_number_out_of_range_is_no_number() {
     let words = Words::read("ms=4294967296", |complaint| why = Some(complaint.why));
     assert!(matches!(why, Some(Why::Number)) && words.phase_ms.is_none());
 }
+
+#[test]
+fn a_machine_pretends_to_lack_only_what_can_be_lacking() {
+    let words = Words::read("pretend=no-slots,no-low-memory", |complaint| panic!("{complaint}"));
+    assert!(words.pretends("no-slots") && words.pretends("no-low-memory") && !words.pretends("no"));
+    let mut why = None;
+    let words = Words::read("pretend=no-slots,no-clock", |complaint| why = Some(complaint.why));
+    assert!(matches!(why, Some(Why::Unknown)) && !words.pretends("no-slots"));
+}
