@@ -1,6 +1,7 @@
 //! `qspin`: probe a machine, and measure and torture the qspinlock family on it.
 
 mod bench;
+mod boot;
 mod check;
 mod draw;
 mod failure;
@@ -38,6 +39,8 @@ enum Command {
     Check(check::Args),
     /// Simulate the locks on a machine that is not here
     Sim(sim::Args),
+    /// Boot a test kernel that takes the locks, in QEMU
+    Boot(boot::Args),
     /// Try to break a lock
     Torture(torture::Args),
     /// See what this library does
@@ -70,6 +73,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Boot(args) => boot::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Torture(args) => torture::run(&args),
         Command::Demo(Demo::Deadlock(args)) => torture::philosophers::run(&args),
     }

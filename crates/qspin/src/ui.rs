@@ -17,6 +17,16 @@ pub(crate) fn progress(steps: u64) -> ProgressBar {
     bar
 }
 
+/// For what has no known end: a line on standard error that turns, with the time so far and a message; hidden when that is
+/// not a terminal.
+pub(crate) fn spinner() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    let style = ProgressStyle::with_template("{spinner:.cyan} {elapsed} {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    bar
+}
+
 /// `print!`, for a standard output that may fail.
 macro_rules! say {
     ($($text:tt)*) => { crate::ui::write_out(format_args!($($text)*)) };
