@@ -1,5 +1,6 @@
 //! What CI runs; every step also runs by hand: `cargo xtask` lists them.
 
+mod guest;
 mod house;
 mod suites;
 
@@ -8,10 +9,11 @@ use std::process::{Command, ExitCode};
 const HELP: &str = "\
 usage: cargo xtask STEP...
 
-  test    every test of the workspace, in both forms: with call sites that are rewritten, and portable
+  test    every test of the workspace, in both forms: with call sites that are rewritten, and portable; and the test
+          kernel's, in QEMU, which is installed first where that can be done
   lint    formatting, clippy and docs with warnings as errors, the rules of the house
-  build   the builds that no test makes: without std, other feature sets
-  smoke   the commands: probe, torture and check, and the main job, shortened
+  build   the builds that no test makes: without std, other feature sets, the test kernel
+  smoke   the commands: probe, torture, check and boot, and the main job, shortened
   ci      all of them, as CI does
 ";
 
@@ -23,11 +25,11 @@ fn main() -> ExitCode {
     let mut steps: Vec<fn() -> Step> = Vec::new();
     for arg in &args {
         match arg.as_str() {
-            "test" => steps.push(suites::run),
+            "test" => steps.push(test),
             "lint" => steps.push(lint),
             "build" => steps.push(build),
             "smoke" => steps.push(smoke),
-            "ci" => steps.extend([lint as fn() -> Step, build, smoke, suites::run]),
+            "ci" => steps.extend([lint as fn() -> Step, build, smoke, test]),
             "help" | "--help" | "-h" => {
                 print!("{HELP}");
                 return ExitCode::SUCCESS;
@@ -58,6 +60,11 @@ fn cargo(args: &[&str]) -> Step {
     if status.success() { Ok(()) } else { Err(format!("cargo {}: {status}", args.join(" "))) }
 }
 
+fn test() -> Step {
+    guest::need_qemu();
+    suites::run()
+}
+
 fn lint() -> Step {
     cargo(&["fmt", "--all", "--check"])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
@@ -76,6 +83,7 @@ fn lint() -> Step {
     // SAFETY: this process has one thread.
     unsafe { std::env::set_var("RUSTDOCFLAGS", "-D warnings") };
     cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"])?;
+    guest::lint()?;
     house::check()
 }
 
@@ -83,10 +91,12 @@ fn build() -> Step {
     let bare = ["build", "--package", "qspinlock", "--no-default-features"];
     cargo(&bare)?;
     cargo(&[&bare[..], &["--features", "lock_api", "--example", "kernel"]].concat())?;
-    cargo(&["build", "--package", "qspinlock", "--no-default-features", "--features", "std"])
+    cargo(&["build", "--package", "qspinlock", "--no-default-features", "--features", "std"])?;
+    guest::build()
 }
 
 fn smoke() -> Step {
+    guest::need_qemu();
     cargo(&["run", "--release", "--", "probe"])?;
     let torture = |args: &[&str]| cargo(&[&["run", "--release", "--", "torture", "--seconds", "4"], args].concat());
     torture(&["--lock", "native"])?;
@@ -96,5 +106,6 @@ fn smoke() -> Step {
     torture(&["--lock", "parking-exact", "--stall-seconds", "4", "--profile", "crowd"])?;
     cargo(&["run", "--release", "--", "check", "--all"])?;
     cargo(&["run", "--release", "--", "check", "--weaken"])?;
+    cargo(&["run", "--release", "--", "boot", "--matrix"])?;
     cargo(&["run", "--release", "--", "bench", "--quick"])
 }
