@@ -120,10 +120,11 @@ extern "C" fn interrupt(frame: &mut Frame) {
         vector::TIMER => {
             this.timers.fetch_add(1, Ordering::Relaxed);
             apic::end_of_interrupt();
+            ON_TIMER.call();
+            // After that, or one that waits for long would leave nothing to what it has interrupted.
             if this.tick.get() > 0 {
                 apic::timer_in(this.tick.get());
             }
-            ON_TIMER.call();
         }
         // That it came is all.
         vector::KICK => {

@@ -73,10 +73,10 @@ pub(crate) fn start(cpus: impl Iterator<Item = (u32, u32)>) {
     }
     others().for_each(|cpu| apic::send_init(cpu.apic_id().load(Ordering::Relaxed)));
     clock::pause_for(10_000_000);
-    // The second one is for CPUs of old that overlook the first.
-    for _ in 0..2 {
+    // The second one is for CPUs of old that overlook the first. Virtual ones may be late.
+    for patience in [500_000_000, 10_000_000_000] {
         others().for_each(|cpu| apic::send_start(cpu.apic_id().load(Ordering::Relaxed), TRAMPOLINE));
-        let until = clock::now() + 500_000_000;
+        let until = clock::now() + patience;
         while others().next().is_some() && clock::now() < until {
             core::hint::spin_loop();
         }

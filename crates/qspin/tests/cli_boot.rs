@@ -172,10 +172,10 @@ fn a_wrong_choice_is_told() {
 #[test]
 fn the_tests_of_the_kernel_pass() {
     let json = Planted::new("tests.jsonl", b"");
-    let run = boot(&["--cpus", "4", "--accel", "tcg", "--append", "ms=100", "--json", json.path()]);
+    let run = boot(&["--cpus", "8", "--accel", "tcg", "--append", "ms=100", "--json", json.path()]);
     assert_eq!(run.code, Some(0), "{run:#?}");
     for line in
-        ["guest: test exclusion", "guest: 4 of 4 CPUs up, 2 nodes", "guest: progress ", "guest: PASSED", "passed, "]
+        ["guest: test exclusion", "guest: 8 of 8 CPUs up, 2 nodes", "guest: progress ", "guest: PASSED", "passed, "]
     {
         assert!(run.stdout.contains(line), "no '{line}': {run:#?}");
     }

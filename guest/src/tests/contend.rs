@@ -288,6 +288,8 @@ fn run_phase(phase: &'static Phase, settings: &Settings) -> bool {
     }
     let alone = smp::count() == 1;
     expect.that(total(TASK) > 0 && (alone || all_have_had_it()), "some who want the lock never had it");
-    expect.that(alone || !phase.sleeps || halts > 0, "nobody slept");
+    // With fewer the next one mostly comes to its turn while it still spins.
+    let are_many = smp::count() >= 4;
+    expect.that(!are_many || !phase.sleeps || halts > 0, "nobody slept");
     expect.passed
 }
