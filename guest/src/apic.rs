@@ -30,7 +30,12 @@ const MODE_NMI: u32 = 4 << 8;
 const MODE_INIT: u32 = 5 << 8;
 const MODE_START: u32 = 6 << 8;
 
+/// Where the registers are; until the CPU has been asked, where they mostly are.
 static BASE: AtomicUsize = AtomicUsize::new(0xfee0_0000);
+const MSR_BASE: u32 = 0x1b;
+/// In that register: the controller is on, and is spoken to by other means than memory.
+const ON: u64 = 1 << 11;
+const NOT_IN_MEMORY: u64 = 1 << 10;
 /// Of the timer, a millisecond.
 static TIMER_TICKS: AtomicU32 = AtomicU32::new(0);
 
@@ -46,13 +51,17 @@ fn write(register: usize, value: u32) {
     unsafe { core::ptr::with_exposed_provenance_mut::<u32>(address).write_volatile(value) };
 }
 
-/// Where the registers are, if it can be that. False if not; then they are taken to be at the usual place.
-pub(crate) fn set_address(address: u64) -> bool {
-    let fits = address.is_multiple_of(4096) && (0x1000..0xffff_f000).contains(&address);
+/// Asks the CPU where its controller is, whatever the firmware says of that: a wrong address would be memory, or nothing.
+/// `None` if this kernel cannot use it.
+pub(crate) fn find() -> Option<u64> {
+    // SAFETY: every CPU with long mode has it.
+    let base = unsafe { crate::cpu::read_msr(MSR_BASE) };
+    let address = base & 0x000f_ffff_ffff_f000;
+    let fits = base & (ON | NOT_IN_MEMORY) == ON && (0x1000..0xffff_f000).contains(&address);
     if fits {
         BASE.store(address as usize, Ordering::Relaxed);
     }
-    fits
+    fits.then_some(address)
 }
 
 /// Sets this CPU's up: only interrupts between CPUs, and NMIs.

@@ -39,6 +39,7 @@ extern "C" fn first_cpu(start_info: u64) -> ! {
     };
     println!("guest: {} MiB of memory in {} ranges", info.usable() >> 20, info.ranges());
     let words = words(&info);
+    let controller = apic::find();
     apic::start();
     let hertz = clock::calibrate(begin);
     apic::calibrate();
@@ -48,7 +49,7 @@ extern "C" fn first_cpu(start_info: u64) -> ! {
     }
 
     locks_before_the_choice();
-    let machine = look_at_cpus(&info, &words);
+    let machine = look_at_cpus(&info, &words, controller);
     let before = clock::now();
     match locks::choose_locks(machine.count() as u32, machine.nodes(), &words) {
         Ok(started) => {
@@ -134,7 +135,7 @@ impl Found {
     }
 }
 
-fn look_at_cpus(info: &StartInfo, words: &Words<'_>) -> Found {
+fn look_at_cpus(info: &StartInfo, words: &Words<'_>, controller: Option<u64>) -> Found {
     let mut found = Found { cpus: None, most: CPUS };
     let read = || {
         let tables = Tables::find(info, info.rsdp)?;
@@ -154,9 +155,15 @@ fn look_at_cpus(info: &StartInfo, words: &Words<'_>) -> Found {
         println!("guest: there is room for {room} CPUs; {left_out} are left out");
     }
     found.most = room;
-    if !apic::set_address(cpus.controller) {
-        println!("guest: ACPI: no interrupt controller can be at {:#x}; one CPU is used", cpus.controller);
-        return found;
+    match controller {
+        None => {
+            println!("guest: the CPU's interrupt controller is off, or of another kind; one CPU is used");
+            return found;
+        }
+        Some(address) if address != cpus.controller => {
+            println!("guest: ACPI: the interrupt controller is at {address:#x}, and not at {:#x}", cpus.controller);
+        }
+        Some(_) => {}
     }
     let nodes = tables.place(&mut cpus).unwrap_or_else(|error| {
         println!("guest: ACPI: {error}; taken for one node");

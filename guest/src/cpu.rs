@@ -36,6 +36,19 @@ pub(crate) unsafe fn in8(port: u16) -> u8 {
     value
 }
 
+/// Reads a model-specific register.
+///
+/// # Safety
+/// The register is there.
+pub(crate) unsafe fn read_msr(register: u32) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: the caller's.
+    unsafe {
+        asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
+    };
+    u64::from(low) | u64::from(high) << 32
+}
+
 /// Writes a model-specific register.
 ///
 /// # Safety
@@ -68,7 +81,11 @@ pub(crate) fn forget_pages() {
 
 /// Waits until all that came before is done, also the fetching of code.
 pub(crate) fn serialise() {
-    let _ = core::arch::x86_64::__cpuid(0);
+    // SAFETY: leaf 0 is on every CPU. RBX is the compiler's. May touch memory, for all that the compiler knows.
+    unsafe {
+        asm!("mov {b}, rbx", "cpuid", "mov rbx, {b}", b = out(reg) _, inout("eax") 0 => _, out("ecx") _, out("edx") _,
+            options(nostack));
+    }
 }
 
 /// Ticks since the start.

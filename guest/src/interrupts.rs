@@ -71,7 +71,7 @@ static STEP_NO_MORE: AtomicBool = AtomicBool::new(false);
 
 static BEFORE_HALT: AtomicBool = AtomicBool::new(false);
 
-/// For what [`ON_STEP`] does: whether the next instruction is the `hlt` of a wait.
+/// For what [`ON_NMI`] does: whether the next instruction was the `hlt` of a wait.
 pub(crate) fn is_about_to_halt() -> bool {
     BEFORE_HALT.load(Ordering::Relaxed)
 }
@@ -115,7 +115,6 @@ extern "C" fn interrupt(frame: &mut Frame) {
         this.in_nmi.set(this.in_nmi.get() - 1);
         return;
     }
-    this.in_interrupt.set(this.in_interrupt.get() + 1);
     match number {
         vector::TIMER => {
             this.timers.fetch_add(1, Ordering::Relaxed);
@@ -144,7 +143,6 @@ extern "C" fn interrupt(frame: &mut Frame) {
         0x20..0x30 => {}
         _ => unexpected(number, frame),
     }
-    this.in_interrupt.set(this.in_interrupt.get() - 1);
 }
 
 /// Where this CPU goes on when it may not write: see [`is_read_only`].

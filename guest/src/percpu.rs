@@ -22,8 +22,6 @@ pub(crate) struct PerCpu {
     pub(crate) node: Cell<u32>,
     /// NMIs and exceptions within one another.
     pub(crate) in_nmi: Cell<u32>,
-    /// Interrupts within one another.
-    pub(crate) in_interrupt: Cell<u32>,
     /// Wishes for interrupts to be off.
     pub(crate) masks: Count,
     /// Random numbers of its own.
@@ -51,7 +49,6 @@ impl PerCpu {
         number: Cell::new(u32::MAX),
         node: Cell::new(0),
         in_nmi: Cell::new(0),
-        in_interrupt: Cell::new(0),
         masks: Count::NONE,
         random: Cell::new(1),
         apic_id: AtomicU32::new(0),

@@ -28,6 +28,8 @@ use crate::{apic, clock, cpu, paging, percpu, smp};
 
 /// How often it is tried.
 const TRIES: u32 = 1000;
+/// Who has not come by then never will. Nanoseconds.
+const LATE: u64 = 20_000_000_000;
 
 /// The stop that is under way; others go on when it changes.
 static STOP: AtomicU32 = AtomicU32::new(0);
@@ -82,18 +84,24 @@ fn while_stopped<R>(what: impl FnOnce() -> R) -> Option<R> {
             apic::send(percpu::of(number).apic_id().load(Ordering::Relaxed), vector::STOP);
         }
         CALLED.store(true, Ordering::Release);
-        let wait_for = |count: &AtomicU32| {
+        // Interrupts are off here, and nobody watches: so it ends by itself.
+        let wait_for = |count: &AtomicU32, what: &str| {
+            let late = clock::now() + LATE;
             while count.load(Ordering::Acquire) != others {
+                if clock::now() > late {
+                    crate::interrupts::report();
+                    panic!("{} of {others} CPUs {what} in {} s", count.load(Ordering::Acquire), LATE / 1_000_000_000);
+                }
                 cpu::relax();
             }
         };
-        wait_for(&COME);
+        wait_for(&COME, "have stopped");
         if !INSIDE.load(Ordering::Relaxed) {
             result = what.take().map(|what| what());
         }
         CALLED.store(false, Ordering::Relaxed);
         STOP.fetch_add(1, Ordering::AcqRel);
-        wait_for(&GONE);
+        wait_for(&GONE, "went on");
         if result.is_some() {
             break;
         }

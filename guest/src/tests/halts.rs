@@ -144,6 +144,7 @@ fn work(number: usize) {
             for masked in [false, true] {
                 MASKED.store(masked, Ordering::Relaxed);
                 let steps = run_to(COUNT);
+                FEWEST.fetch_min(steps, Ordering::Relaxed);
                 for step in (1..=steps).chain([NMIS; 5]) {
                     // One is enough to fail, and each takes long.
                     if MISSED.load(Ordering::Relaxed) == 0 {
@@ -158,6 +159,9 @@ fn work(number: usize) {
         _ => {}
     }
 }
+
+/// Instructions of a wait, until it sleeps.
+static FEWEST: AtomicU32 = AtomicU32::new(u32::MAX);
 
 pub(crate) fn run(_: &Settings) -> bool {
     if smp::count() < 2 {
@@ -177,5 +181,7 @@ pub(crate) fn run(_: &Settings) -> bool {
     println!("guest: halts: {kicks} kicks, one at each instruction, and {between} of them in NMIs between sti and hlt");
     let mut expect = Expect::of("halts");
     expect.that(MISSED.load(Ordering::Relaxed) == 0, "a kick was missed");
+    // A look, and what turns interrupts off and on.
+    expect.that(FEWEST.load(Ordering::Relaxed) >= 5, "a wait was not gone through step by step");
     expect.passed
 }

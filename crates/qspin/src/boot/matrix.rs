@@ -89,6 +89,12 @@ pub(super) const ROWS: &[Row] = rows! {
         says "guest: 'qspinlock=fast' is ignored: there is no `fast`: choose from";
     "a contradiction", 4 / 2, Bare(BARE), "qspinlock=native numa_spinlock=on" => Native, AskedFor,
         says "guest: 'numa_spinlock=on' is ignored: ";
+    "distances", 4 / 4, Bare(BARE), "" => Numa, BareMetalManyNodes,
+        says "guest: ACPI: distances from domain 1: [21, 10, 21, 22]";
+    "no memory to start others from", 4 / 2, Bare(BARE), "pretend=no-low-memory" => Native, OneCpu,
+        says "guest: no memory at ";
+    "room for two CPUs", 4 / 2, Bare(BARE), "pretend=no-slots" => Native, BareMetal,
+        says "guest: there is room for 2 CPUs; 2 are left out";
     "maxcpus=1", 4 / 2, Kvm(KVM), "maxcpus=1" => Native, OneCpu;
     "more CPUs than there is room for", 65 / 1, Bare(BARE), "" => Native, BareMetal,
         says "guest: there is room for 64 CPUs; 1 are left out";
@@ -103,7 +109,11 @@ impl Row {
 
     /// CPUs that must run, and their nodes.
     fn up(&self) -> (u32, u32) {
-        if self.words.contains("maxcpus=1") { (1, 1) } else { (self.shape.0.min(MOST_CPUS), self.shape.1) }
+        match self.words {
+            "maxcpus=1" | "pretend=no-low-memory" => (1, 1),
+            "pretend=no-slots" => (2, 1),
+            _ => (self.shape.0.min(MOST_CPUS), self.shape.1),
+        }
     }
 
     /// What is not as it must be; nothing, if all is well.

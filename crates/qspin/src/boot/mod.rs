@@ -45,6 +45,7 @@ Words for --append:
   cpuid=LEAF:EAX,EBX,ECX,EDX
                         what CPUID seems to say; hexadecimal, and - for as it is
   maxcpus=N             start no more than so many CPUs
+  pretend=NAME,...      no-slots: room for two CPUs only; no-low-memory: none to start other CPUs from
   test=NAME,...         which tests; none with test=none
   ms=N                  how long each phase of a test lasts, in milliseconds
 A word that makes no sense is ignored with a line in the log.
