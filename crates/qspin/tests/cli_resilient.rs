@@ -192,7 +192,7 @@ fn wrong_usage_is_told_what_is_right() {
         (&["torture", "--resilient", "--no-freed"], "--no-freed"),
         (&["torture", "--resilient", "--domains", "2"], "--domains: native does not look at domains; numa does"),
         (&["torture", "--resilient", "--lock", "chosen", "--domains", "2"], "chosen does not look at domains"),
-        (&["torture", "--resilient", "--lock", "numa", "--domains", "0"], "1..=1024"),
+        (&["torture", "--resilient", "--lock", "numa", "--domains", "0"], "1..=1023"),
         (&["torture", "--mode", "aa"], "--resilient"),
         (&["torture", "--acquisitions", "9"], "--resilient"),
         (&["torture", "--resilient", "--seconds", "0"], "1..=86400"),
